@@ -1,0 +1,1 @@
+"""Plain Python and PyTorch parts of distilrec; nothing here imports Ray."""

@@ -1,0 +1,1 @@
+"""distilrec components: artifacts."""

@@ -1,0 +1,236 @@
+"""The prepared set as it is read: items, and all users' sequences in one flat array."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.errors import ArtifactError
+from components.schema import (
+    COUNT,
+    ITEM_ID,
+    ITEMS,
+    ITEMS_FILE,
+    MANIFEST_FILE,
+    PAD,
+    RATINGS,
+    SCHEMA_VERSION,
+    SEQUENCES_FOLDER,
+    STATE_PREFIX,
+    TEXT,
+    TIMESTAMPS,
+    TRAIN_END,
+    USER,
+    USER_ID,
+    VALID_END,
+)
+
+Part = Literal["valid", "test"]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's items in time order, flattened; user row ``u`` owns ``items[offsets[u]:offsets[u + 1]]``.
+
+    Attributes:
+        users: (U,) user numbers.
+        offsets: (U + 1,) borders of the users in `items`.
+        items: (I,) item numbers, 1..N.
+        train_end: (U,) length of each user's training part.
+        valid_end: (U,) end of each user's validation part, counted from the user's first item.
+        timestamps: (I,) seconds, or None where the log has no times.
+    """
+
+    users: NDArray[np.int32]
+    offsets: IntArray
+    items: NDArray[np.int32]
+    train_end: NDArray[np.int32]
+    valid_end: NDArray[np.int32]
+    timestamps: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(U,) interactions per user."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def instance_offsets(self) -> IntArray:
+        """(U + 1,) borders of the users' training instances.
+
+        A user with ``n`` training items has ``n - 1`` instances; instance ``t`` has the history ``items[:t + 1]`` and the
+        target ``items[t + 1]``. Teacher states are stored in this order.
+        """
+        counts = np.maximum(self.train_end.astype(np.int64) - 1, 0)
+        return np.concatenate([[0], np.cumsum(counts)])
+
+    @property
+    def num_instances(self) -> int:
+        """Number of training instances (history, target)."""
+        return int(self.instance_offsets[-1])
+
+    def training_items(self, row: int) -> NDArray[np.int32]:
+        """The training part of user row `row`."""
+        start = self.offsets[row]
+        return self.items[start : start + self.train_end[row]]
+
+    def cases(self, part: Part) -> EvaluationCases:
+        """The users that `part` evaluates: the first item of the part is the target, all before it the history."""
+        cut = (self.train_end if part == "valid" else self.valid_end).astype(np.int64)
+        end = self.valid_end.astype(np.int64) if part == "valid" else self.lengths
+        rows = np.flatnonzero((cut >= 1) & (cut < end))
+        starts = self.offsets[rows]
+        return EvaluationCases(self, rows, starts, cut[rows], self.items[starts + cut[rows]].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class EvaluationCases:
+    """One (history, target) pair for every evaluated user, in the order of the sequences.
+
+    Attributes:
+        rows: (C,) rows of `sequences`.
+        starts: (C,) first position of each history in ``sequences.items``.
+        lengths: (C,) full length of each history; callers keep its last ``max_length`` items.
+        targets: (C,) item numbers.
+    """
+
+    sequences: Sequences
+    rows: IntArray
+    starts: IntArray
+    lengths: IntArray
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def users(self) -> NDArray[np.int32]:
+        """(C,) user numbers."""
+        return self.sequences.users[self.rows]
+
+    def history(self, case: int) -> NDArray[np.int32]:
+        """The whole history of one case, oldest item first."""
+        start = self.starts[case]
+        return self.sequences.items[start : start + self.lengths[case]]
+
+
+class PreparedSet:
+    """A prepared set on disk.
+
+    Args:
+        path: the folder that stage ``prepare`` (or ``annotate``) wrote.
+
+    Raises:
+        ArtifactError: the folder is incomplete or of another schema version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        manifest = self.path / MANIFEST_FILE
+        if not manifest.is_file():
+            raise ArtifactError(
+                f"{manifest}: missing; the folder is no finished prepared set, run `distilrec prepare` again"
+            )
+        self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        version = self.manifest.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(f"{manifest}: schema version {version!r}, this program reads {SCHEMA_VERSION}")
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """The catalogue in the order of item numbers: item, item_id, count, text and the user's own columns."""
+        return pl.read_parquet(self.path / ITEMS_FILE)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items N; item numbers are 1..N."""
+        return self.items.height
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """The users' item ids; entry ``i`` belongs to item number ``i + 1``."""
+        return self.items[ITEM_ID].to_list()
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """One text per item, empty where the item file has none."""
+        if TEXT not in self.items.columns:
+            return [""] * self.num_items
+        return self.items[TEXT].fill_null("").to_list()
+
+    @cached_property
+    def counts(self) -> IntArray:
+        """(N + 1,) training interactions per item number; entry 0 (padding) is 0."""
+        return np.concatenate([[PAD], self.items[COUNT].to_numpy().astype(np.int64)])
+
+    @property
+    def sequence_files(self) -> list[Path]:
+        """The Parquet files of the sequences in their order."""
+        return sorted((self.path / SEQUENCES_FOLDER).glob("*.parquet"))
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """All sequences in memory, flat."""
+        table = self._table([USER, ITEMS, TIMESTAMPS, TRAIN_END, VALID_END])
+        items = table[ITEMS].combine_chunks()
+        return Sequences(
+            users=table[USER].to_numpy(),
+            offsets=_offsets(items),
+            items=items.flatten().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
+            train_end=table[TRAIN_END].to_numpy(),
+            valid_end=table[VALID_END].to_numpy(),
+            timestamps=_flat_or_none(table[TIMESTAMPS]),
+        )
+
+    @cached_property
+    def ratings(self) -> NDArray[np.float32] | None:
+        """(I,) ratings in the order of ``sequences.items``, or None."""
+        return _flat_or_none(self._table([RATINGS])[RATINGS])
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        """The users' own ids in the order of the sequences."""
+        return self._table([USER_ID])[USER_ID].to_pylist()
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the teachers whose states the sequences carry; empty before stage ``annotate``."""
+        files = self.sequence_files
+        names = pq.read_schema(files[0]).names if files else []
+        return [name.removeprefix(STATE_PREFIX) for name in names if name.startswith(STATE_PREFIX)]
+
+    def states(self, teacher: str) -> NDArray[np.float16]:
+        """(instances, d_k) states of one teacher, row by training instance."""
+        column = f"{STATE_PREFIX}{teacher}"
+        flat = self._table([column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(self.sequences.num_instances, -1)
+
+    def _table(self, columns: list[str]) -> pa.Table:
+        tables = [pq.read_table(file, columns=columns) for file in self.sequence_files]
+        if not tables:
+            raise ArtifactError(f"{self.path / SEQUENCES_FOLDER}: no sequence files; run `distilrec prepare` again")
+        return pa.concat_tables(tables).combine_chunks()
+
+
+def _offsets(lists: pa.Array) -> IntArray:
+    chunk = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+    offsets: IntArray = chunk.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0]
+
+
+def _flat_or_none(column: pa.ChunkedArray) -> Any:
+    if column.null_count == len(column):
+        return None
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

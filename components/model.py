@@ -1,0 +1,126 @@
+"""What every model offers, so that training, distillation, evaluation and serving never ask which model it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from components.data.batching import Batch
+from components.data.prepared import Sequences
+
+
+class OutputHead(nn.Module, ABC):
+    """Turns a state of the user side into scores of items. Scores are logits; higher is better."""
+
+    @abstractmethod
+    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of predicting `targets` (P,) from `states` (P, D); 0 for an empty batch."""
+
+    @abstractmethod
+    def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
+        """(P, C) differentiable scores of the items `candidates` (C,)."""
+
+    @abstractmethod
+    def block(self, states: Tensor, start: int, stop: int) -> Tensor:
+        """(P, stop - start) scores of the consecutive items ``start .. stop - 1``, ``start >= 1``."""
+
+
+class Ranker(nn.Module, ABC):
+    """A model that ranks items for a user or a history: a student, a teacher or a baseline.
+
+    Subclasses set `head`, `num_items` and `max_length` and implement `states`.
+    """
+
+    head: OutputHead
+    num_items: int
+    max_length: int
+
+    @abstractmethod
+    def states(self, batch: Batch) -> Tensor:
+        """(P, D) one state for every predicted position of the batch."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean supervised loss over the batch's positions."""
+        return self.head.loss(self.states(batch), batch.targets)
+
+    def scores(self, batch: Batch, candidates: Tensor) -> Tensor:
+        """(P, C) scores of `candidates` (C,); with one position per row that is (B, C)."""
+        return self.head.scores(self.states(batch), candidates)
+
+    def all_scores(self, batch: Batch) -> Tensor:
+        """(P, N + 1) scores of the whole catalogue, PAD = -inf."""
+        states = self.states(batch)
+        ranked = self.head.block(states, 1, self.num_items + 1)
+        return torch.cat([ranked.new_full((len(ranked), 1), -torch.inf), ranked], dim=1)
+
+    @torch.no_grad()
+    def top_k(self, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+        """(P, k) item numbers and their scores, best first."""
+        values, items = self.all_scores(batch).topk(min(k, self.num_items), dim=1)
+        return items, values
+
+    def parameter_parts(self) -> dict[str, int]:
+        """Trainable parameters by part: embedding, network, head and their total."""
+        parts = {"embedding": 0, "network": 0, "head": 0}
+        seen: set[int] = set()
+        for name, parameter in self.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                parts[self.part_of(name)] += parameter.numel()
+        return {"total": sum(parts.values()), **parts}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the tensors of a saved model; models whose buffers have no fixed size override this."""
+        self.load_state_dict(dict(tensors))
+
+    @staticmethod
+    def part_of(name: str) -> str:
+        """The part ("embedding", "network" or "head") to which a parameter name belongs."""
+        if name.startswith("head."):
+            return "head"
+        return "embedding" if "item_embedding" in name else "network"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What a model may know about the data when it is built.
+
+    Attributes:
+        num_items: N.
+        num_users: U.
+        counts: (N + 1,) training interactions per item, entry 0 is 0.
+        sequences: the sequences, for models that count instead of learning; None when a saved model is rebuilt.
+        features: named (N + 1, d) item features, such as ``{"text": …}``; row 0 belongs to PAD.
+    """
+
+    num_items: int
+    num_users: int
+    counts: NDArray[np.int64]
+    sequences: Sequences | None = None
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One entry of a registry such as ``STUDENTS``.
+
+    Attributes:
+        config: frozen pydantic model with unknown keys forbidden; its fields become keyword arguments of `build`.
+        build: makes the model, ``build(catalog, **fields of the config)``.
+    """
+
+    config: type[BaseModel]
+    build: Callable[..., Ranker]
+
+    def make(self, catalog: Catalog, arguments: Mapping[str, Any]) -> Ranker:
+        """Validate `arguments` and build the model."""
+        config = self.config.model_validate(dict(arguments))
+        return self.build(catalog, **{name: getattr(config, name) for name in self.config.model_fields})

@@ -1,0 +1,1 @@
+"""The stages as Ray jobs, the run graph and the command line."""

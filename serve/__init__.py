@@ -1,0 +1,1 @@
+"""The Ray Serve application, its request schema and its configuration."""
