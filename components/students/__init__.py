@@ -1,1 +1,8 @@
-"""distilrec components: students."""
+"""Small models that a teacher can teach, and the baselines that shame weak ones."""
+
+from components.model import ModelSpec
+from components.students import sasrec
+
+STUDENTS: dict[str, ModelSpec] = {
+    "sasrec": ModelSpec(sasrec.SASRecConfig, sasrec.build),
+}

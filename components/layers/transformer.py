@@ -1,0 +1,184 @@
+"""The causal transformer encoder that SASRec and UniSRec share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.layers.dropout import Dropout, keep_mask
+
+Norm = Literal["post", "pre"]
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+
+
+class CausalAttention(nn.Module):
+    """Multi-head self-attention in which a position sees itself and what came before it.
+
+    Rows are padded on the right, so a real position never sees padding and no mask beside the causal one is needed.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.project_in = nn.Linear(dim, 3 * dim)
+        self.project_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        query, key, value = (self._split(part) for part in self.project_in(x).chunk(3, dim=-1))  # (B, H, L, D / H)
+        if self.training and self.dropout and x.device.type == "cpu":
+            mixed = self._dropped(query, key, value)
+        else:
+            rate = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
+        return self._join(mixed)
+
+    def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, L, D) -> (P, D): the output at one position of every row only; cheap in evaluation and serving."""
+        dim = x.shape[-1]
+        weight, bias = self.project_in.weight, self.project_in.bias
+        query = self._split(F.linear(x[rows, columns][:, None], weight[:dim], bias[:dim]))  # (P, H, 1, D / H)
+        key, value = (self._split(part) for part in F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1))
+        visible = torch.arange(x.shape[1], device=x.device)[None, :] <= columns[:, None]  # (P, L)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :])
+        return self._join(mixed)[:, 0]
+
+    def _dropped(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention with dropout on its weights; the fused CPU kernel has none and PyTorch's plain one draws slowly."""
+        logits = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5)  # (B, H, L, L)
+        future = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+        weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
+        return (weights * keep_mask(weights, self.dropout)) @ value
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _join(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project_out(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a two-layer network, each with a residual connection and a layer norm after ("post") or before it."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        inner_dim: int,
+        dropout: float,
+        attention_dropout: float,
+        norm: Norm,
+        activation: str,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.attention = CausalAttention(dim, num_heads, attention_dropout)
+        self.expand, self.contract = nn.Linear(dim, inner_dim), nn.Linear(inner_dim, dim)
+        self.attention_norm = nn.LayerNorm(dim, eps=layer_norm_eps)
+        self.network_norm = nn.LayerNorm(dim, eps=layer_norm_eps)
+        self.dropout = Dropout(dropout)
+        self.norm = norm
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        if self.norm == "pre":
+            return self._network(x + self.dropout(self.attention(self.attention_norm(x))))
+        return self._network(self.attention_norm(x + self.dropout(self.attention(x))))
+
+    def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, L, D) -> (P, D): the same as `forward`, computed at (row, column) alone; row p of P must be row p of B."""
+        chosen = x[rows, columns]
+        if self.norm == "pre":
+            return self._network(chosen + self.dropout(self.attention.at(self.attention_norm(x), rows, columns)))
+        return self._network(self.attention_norm(chosen + self.dropout(self.attention.at(x, rows, columns))))
+
+    def _network(self, x: Tensor) -> Tensor:
+        inner = self.network_norm(x) if self.norm == "pre" else x
+        out = x + self.dropout(self.contract(self.activation(self.expand(inner))))
+        result: Tensor = out if self.norm == "pre" else self.network_norm(out)
+        return result
+
+
+class TransformerEncoder(nn.Module):
+    """Item vectors of a history -> one state per predicted position (SASRec, Kang & McAuley 2018; RecBole flavor).
+
+    Args:
+        dim: D, width of item vectors and states.
+        num_layers: blocks.
+        num_heads: attention heads, a divisor of `dim`.
+        inner_dim: width inside the two-layer network.
+        max_length: L, number of learnt positions.
+        dropout: rate on the input and after every sub-layer.
+        attention_dropout: rate on attention weights; the same as `dropout` when None.
+        norm: "post" as RecBole and UniSRec, or "pre" as the original SASRec.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        inner_dim: int = 256,
+        max_length: int = 50,
+        dropout: float = 0.1,
+        attention_dropout: float | None = None,
+        norm: Norm = "post",
+        activation: str = "gelu",
+        layer_norm_eps: float = 1e-12,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        weights = dropout if attention_dropout is None else attention_dropout
+        self.position_embedding = nn.Embedding(max_length, dim)
+        self.input_norm = nn.LayerNorm(dim, eps=layer_norm_eps)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, num_heads, inner_dim, dropout, weights, norm, activation, layer_norm_eps)
+            for _ in range(num_layers)
+        )
+        self.output_norm = nn.LayerNorm(dim, eps=layer_norm_eps) if norm == "pre" else nn.Identity()
+        self.apply(lambda module: initialize(module, init_std))
+
+    def forward(self, x: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
+        """Encode histories.
+
+        Args:
+            x: (B, L, D) item vectors, padded on the right.
+            positions: (P,) flat indices into the B x L grid.
+            last_only: every row has exactly one position; the last block then computes nothing else.
+
+        Returns:
+            (P, D) states at `positions`.
+        """
+        batch, length, dim = x.shape
+        x = self.dropout(self.input_norm(x + self.position_embedding.weight[:length]))
+        for block in self.blocks[:-1]:
+            x = block(x)
+        last = self.blocks[-1]
+        if last_only and not self.training and positions.numel() == batch:
+            rows = torch.arange(batch, device=x.device)
+            states = last.at(x, rows, positions - rows * length)  # type: ignore[operator]
+        else:
+            full = last(x).reshape(batch * length, dim)
+            states = full if positions.numel() == batch * length else full[positions]
+        result: Tensor = self.output_norm(states)
+        return result
+
+
+def initialize(module: nn.Module, std: float) -> None:
+    """RecBole's start: weights N(0, std), biases 0, layer norms 1 and 0."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()

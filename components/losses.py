@@ -1,0 +1,94 @@
+"""Ranking losses as pure functions of states, item vectors and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 19  # logits held at once: 2 MiB in fp32, what a core keeps in its level-2 cache
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Softmax cross-entropy of ``scale * states @ table.T``; gradients are made chunk by chunk in the forward pass.
+
+    Holding the gradients of states (P, D) and table (N, D) instead of the logits (P, N) costs no second matrix product, and
+    memory does not grow with P x N.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor, scale: float, chunk: int) -> Tensor:
+        # Under autocast the products run in the lower precision; sums over items and gradients of the table stay in fp32.
+        kind = _product_dtype(states)
+        vectors, low = table.to(kind), states.to(kind)
+        grad_states = torch.empty_like(states)
+        grad_table = torch.zeros_like(table, dtype=torch.float32)
+        total = states.new_zeros((), dtype=torch.float32)
+        factor = scale / max(len(states), 1)
+        for begin in range(0, len(states), chunk):
+            part = slice(begin, begin + chunk)
+            logits = torch.mm(low[part], vectors.t()).float()  # (c, N)
+            if scale != 1.0:
+                logits.mul_(scale)
+            probabilities = torch.softmax(logits, dim=1)
+            target = targets[part, None]
+            total += _negative_log(logits, probabilities, target)
+            probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+            gradient = probabilities.to(kind)  # d loss / d logits, up to `factor`
+            grad_states[part] = torch.mm(gradient, vectors)
+            if kind == torch.float32:
+                grad_table.addmm_(gradient.t(), low[part])
+            else:
+                grad_table += torch.mm(gradient.t(), low[part])
+        ctx.save_for_backward(grad_states.mul_(factor), grad_table.mul_(factor).to(table.dtype))
+        return total / max(len(states), 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_states, grad_table = ctx.saved_tensors
+        upstream = grad_outputs[0]
+        return grad_states * upstream, grad_table * upstream, None, None, None
+
+
+def _product_dtype(states: Tensor) -> torch.dtype:
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+
+
+def _negative_log(logits: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
+    """Sum of -log p(target); rows whose probability underflows are taken from the logits."""
+    chosen = probabilities.gather(1, target)
+    lost = chosen == 0
+    if not bool(lost.any()):
+        return -chosen.log().sum()
+    exact = torch.logsumexp(logits, dim=1, keepdim=True) - logits.gather(1, target)
+    return torch.where(lost, exact, -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()).sum()
+
+
+def chunked_cross_entropy(
+    states: Tensor, table: Tensor, targets: Tensor, *, scale: float = 1.0, chunk_rows: int | None = None
+) -> Tensor:
+    """Mean softmax cross-entropy over all rows of `table`, without holding P x N logits.
+
+    ``loss = -1/P * sum_i log softmax_j(scale * <states_i, table_j>)[targets_i]`` (PRM-KD, Eq. 4, over the whole catalogue).
+
+    Args:
+        states: (P, D).
+        table: (N, D) vectors of all items that compete.
+        targets: (P,) rows of `table`.
+        scale: factor on the logits, 1 / temperature.
+        chunk_rows: states per chunk; chosen from N when None.
+
+    Returns:
+        A scalar, in nats; 0 when P = 0.
+
+    >>> states, table = torch.zeros(2, 3), torch.zeros(4, 3)
+    >>> round(chunked_cross_entropy(states, table, torch.tensor([0, 3])).item(), 4)  # log 4
+    1.3863
+    """
+    if len(states) == 0:
+        return (states.sum() + table.sum()) * 0.0
+    chunk = chunk_rows or max(64, CHUNK_ELEMENTS // len(table))
+    result: Tensor = _ChunkedCrossEntropy.apply(states, table, targets, scale, chunk)  # type: ignore[no-untyped-call]
+    return result
