@@ -37,7 +37,13 @@ class Dropout(nn.Module):
 
 def keep_mask(x: Tensor, rate: float) -> Tensor:
     """A mask shaped and typed like `x`: 0 with probability `rate` (to 1/256), else 1 / (1 - rate)."""
+    kept, factor = keep_bytes(x.shape, rate)
+    return kept.to(x.dtype).mul_(factor)
+
+
+def keep_bytes(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
+    """A Boolean mask that is False with probability `rate` (to 1/256), and the factor that keeps the expectation."""
     dropped = max(1, round(rate * LEVELS))
-    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
-    bytes_ = draws.view(torch.uint8)[: x.numel()].view(x.shape)
-    return bytes_.ge(dropped).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+    count = shape.numel()
+    draws = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+    return draws.view(torch.uint8)[:count].view(shape).ge(dropped), LEVELS / (LEVELS - dropped)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.layers.dropout import Dropout, keep_mask
+from components.layers.attention import dropped_attention
+from components.layers.dropout import Dropout
 
 Norm = Literal["post", "pre"]
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
@@ -33,7 +34,7 @@ class CausalAttention(nn.Module):
         """(B, L, D) -> (B, L, D)."""
         query, key, value = (self._split(part) for part in self.project_in(x).chunk(3, dim=-1))  # (B, H, L, D / H)
         if self.training and self.dropout and x.device.type == "cpu":
-            mixed = self._dropped(query, key, value)
+            mixed = dropped_attention(query, key, value, self.dropout)
         else:
             rate = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
@@ -49,15 +50,8 @@ class CausalAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :])
         return self._join(mixed)[:, 0]
 
-    def _dropped(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention with dropout on its weights; the fused CPU kernel has none and PyTorch's plain one draws slowly."""
-        logits = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5)  # (B, H, L, L)
-        future = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
-        weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
-        return (weights * keep_mask(weights, self.dropout)) @ value
-
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _join(self, x: Tensor) -> Tensor:
         out: Tensor = self.project_out(x.transpose(1, 2).flatten(2))

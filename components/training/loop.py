@@ -1,0 +1,268 @@
+"""The training loop: one for students, teachers and pre-training, alone or as one of several data-parallel workers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from components.data.batching import Batch, IntArray, TrainingBatches
+from components.training.checkpoints import (
+    Checkpoint,
+    load_optimizer,
+    load_parameters,
+    model_tensors,
+    optimizer_tensors,
+    read_checkpoint,
+    select,
+    write_checkpoint,
+)
+from components.training.config import TrainingConfig
+
+CHECKPOINT = "checkpoint"
+Objective = Callable[[Batch], Tensor]
+
+
+class Observer(Protocol):
+    """What the loop tells the outside; the Ray bridge and the progress line implement it."""
+
+    def step(self, targets: int, shown: dict[str, float]) -> None:
+        """One optimizer step over `targets` targets is done."""
+
+    def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
+        """An epoch is done and its checkpoint, if this worker writes one, lies at `checkpoint`."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker among its peers.
+
+    Attributes:
+        rank: 0 .. size - 1; rank 0 writes and reports.
+        size: number of workers.
+        device: where this worker computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass
+class History:
+    """What training did.
+
+    Attributes:
+        epochs: one row per epoch: epoch, loss, targets and, where validated, the metric.
+        best_epoch: epoch of the best validation, -1 where nothing was validated.
+        best: value of the metric there.
+        seconds_per_epoch: wall time of each epoch run by this process, validation left out.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best: float = -math.inf
+    seconds_per_epoch: list[float] = field(default_factory=list)
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The fused optimizer over the parameters that are trained."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) -> float:
+    """Factor on the learning rate before optimizer step `step` (from 0) of `total_steps`.
+
+    >>> learning_rate_factor(TrainingConfig(warmup_steps=4), 0, 100)
+    0.25
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
+    if config.schedule == "linear":
+        return max(1.0 - done, 0.0)
+    if config.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    return 1.0
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 autocast where it is asked for, or where it helps (a GPU that has it)."""
+    wanted = config.precision == "bf16"
+    if config.precision == "auto" and device.type == "cuda":
+        wanted = torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+
+
+class Trainer:
+    """Trains one model; `fit` may be called again after a kill and goes on from the last checkpoint.
+
+    Args:
+        model: the model; its parameters with ``requires_grad`` are trained.
+        batches: the training part.
+        config: how.
+        objective: loss of a batch, the mean over its positions.
+        validate: the metric to maximize; None trains all epochs and keeps the last.
+        folder: where the checkpoint lies.
+        world: this worker among its peers; with several, a process group must exist.
+        observer: told of steps and epochs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: TrainingBatches,
+        config: TrainingConfig,
+        *,
+        objective: Objective,
+        validate: Callable[[], float] | None,
+        folder: Path,
+        world: World | None = None,
+        observer: Observer | None = None,
+        metric: str = "ndcg@10",
+    ) -> None:
+        self.model, self.batches, self.config = model, batches, config
+        self.objective, self.validate, self.metric = objective, validate, metric
+        self.folder, self.world, self.observer = folder, world or World(), observer
+        self.optimizer = make_optimizer(model, config)
+        self.steps_per_epoch = len(batches.epoch(0))
+        self.history = History()
+        self.best: dict[str, Tensor] = {}
+        self._epoch, self._step, self._sums = 0, 0, [0.0, 0.0]
+        self._saved = time.monotonic()
+
+    def fit(self) -> History:
+        """Train until the end or until patience runs out, then put the best parameters into the model."""
+        self._resume()
+        while self._epoch < self.config.epochs and not self._exhausted():
+            self._train_epoch()
+        if self.best:
+            load_parameters(self.model, self.best)
+        return self.history
+
+    def _train_epoch(self) -> None:
+        started = time.perf_counter()
+        self.model.train()
+        plan = self.batches.epoch(self._epoch)
+        for windows in plan[self._step :]:
+            self._train_step(windows)
+            self._step += 1
+            self._save_if_due()
+        self.history.seconds_per_epoch.append(time.perf_counter() - started)
+        self._finish_epoch()
+
+    def _train_step(self, windows: IntArray) -> None:
+        total = self._epoch * self.steps_per_epoch + self._step
+        factor = learning_rate_factor(self.config, total, self.steps_per_epoch * self.config.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        mine = windows[self.world.rank :: self.world.size]
+        targets = int(windows[:, 2].sum())
+        loss = self._backward(mine, targets) if len(mine) else torch.zeros(())
+        self._reduce_gradients()
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._sums[0] += float(loss) * targets
+        self._sums[1] += targets
+        if self.observer:
+            self.observer.step(targets, {"epoch": self._epoch + 1, "loss": self._sums[0] / self._sums[1]})
+
+    def _backward(self, windows: IntArray, targets: int) -> Tensor:
+        """Gradients of this worker's share; shares add up to the gradient of the mean over the whole batch."""
+        share = float(windows[:, 2].sum()) / targets
+        batch = self.batches.batch(windows).to(self.world.device)
+        with autocast(self.config, self.world.device):
+            loss = self.objective(batch)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _reduce_gradients(self) -> None:
+        """Sum the workers' gradients in one flat all-reduce."""
+        if self.world.size == 1:
+            return
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        dist.all_reduce(flat)
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _finish_epoch(self) -> None:
+        row: dict[str, float] = {"epoch": self._epoch + 1, "loss": self._mean_loss(), "targets": self._sums[1]}
+        self._epoch, self._step, self._sums = self._epoch + 1, 0, [0.0, 0.0]
+        if self.validate and (self._epoch % self.config.validate_every == 0 or self._epoch == self.config.epochs):
+            row[f"valid_{self.metric}"] = value = self._validated()
+            if value > self.history.best:
+                self.history.best, self.history.best_epoch = value, self._epoch
+                self.best = model_tensors(self.model, "")
+        self.history.epochs.append(row)
+        self._save()
+        if self.observer:
+            self.observer.epoch(row, self.folder / CHECKPOINT)
+
+    def _mean_loss(self) -> float:
+        sums = torch.tensor(self._sums, dtype=torch.float64)
+        if self.world.size > 1:
+            sums = sums.to(self.world.device, torch.float32)
+            dist.all_reduce(sums)
+        return float(sums[0] / sums[1].clamp_min(1))
+
+    def _validated(self) -> float:
+        """Rank 0 validates; the others wait for its value, so that all stop together."""
+        assert_ready = self.validate
+        if assert_ready is None:
+            return -math.inf
+        self.model.eval()
+        value = torch.tensor([assert_ready() if self.world.rank == 0 else 0.0], dtype=torch.float64)
+        if self.world.size > 1:
+            value = value.to(self.world.device, torch.float32)
+            dist.broadcast(value, src=0)
+        return float(value)
+
+    def _exhausted(self) -> bool:
+        patience, history = self.config.patience, self.history
+        if patience is None or history.best_epoch < 0:
+            return False
+        return self._epoch - history.best_epoch >= patience * self.config.validate_every
+
+    def _save_if_due(self) -> None:
+        if self._step < self.steps_per_epoch and time.monotonic() - self._saved > self.config.checkpoint_seconds:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        if self.world.rank:
+            return
+        tensors = model_tensors(self.model, "model.") | optimizer_tensors(self.optimizer)
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors["random"] = torch.get_rng_state()
+        history = vars(self.history) | {
+            "seconds_per_epoch": [],
+            "best": None if self.history.best_epoch < 0 else self.history.best,
+        }
+        state = {"epoch": self._epoch, "step": self._step, "sums": self._sums, "history": history}
+        write_checkpoint(Checkpoint(tensors, state), self.folder / CHECKPOINT)
+
+    def _resume(self) -> None:
+        checkpoint = read_checkpoint(self.folder / CHECKPOINT)
+        if checkpoint is None:
+            return
+        load_parameters(self.model, select(checkpoint.tensors, "model."))
+        load_optimizer(self.optimizer, checkpoint.tensors)
+        self.best = select(checkpoint.tensors, "best.")
+        torch.set_rng_state(checkpoint.tensors["random"])
+        history = checkpoint.state["history"]
+        self.history = History(**history | {"best": -math.inf if history["best"] is None else history["best"]})
+        self._epoch, self._step = checkpoint.state["epoch"], checkpoint.state["step"]
+        self._sums = checkpoint.state["sums"]
