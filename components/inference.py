@@ -1,0 +1,224 @@
+"""The ONE scoring path: evaluation, batch recommendation and serving all rank through this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.data.batching import Batch, evaluation_batches, history_batch
+from components.data.prepared import EvaluationCases
+from components.errors import StageError
+from components.model import Ranker
+from components.schema import PAD
+
+IntArray = NDArray[np.int64]
+TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
+CACHED: Final = 2**18  # scores that are compared at once in evaluation: one MiB stays in the processor's cache
+
+
+class Scorer:
+    """Ranks the catalogue for histories, exactly, in memory bounded by ``batch_size x block_items`` scores.
+
+    Args:
+        model: what ranks; it is put into evaluation mode.
+        batch_size: histories per pass.
+        block_items: items per pass of `top_k`.
+        device: where the model runs; it is moved there.
+        reproducible: make `top_k` independent of the company of a history in its batch, to the last bit: every history
+            is encoded alone and scored in products of one fixed shape. Serving uses it so that batching requests never
+            changes an answer; evaluation of many users does without.
+    """
+
+    def __init__(
+        self,
+        model: Ranker,
+        *,
+        batch_size: int = 512,
+        block_items: int = 65536,
+        device: str = "cpu",
+        reproducible: bool = False,
+    ) -> None:
+        if batch_size < 1 or block_items < 1:
+            raise ValueError(f"batch_size and block_items must be at least 1, got {batch_size} and {block_items}")
+        self.model = model.to(device).eval()
+        self.batch_size, self.block_items = batch_size, block_items
+        self.device, self.reproducible = device, reproducible
+
+    @torch.inference_mode()
+    def positions(self, cases: EvaluationCases, *, mask_history: bool = False, ties: str = "against") -> IntArray:
+        """(C,) position of each case's target among all items, 1 = best; counted, never sampled.
+
+        Args:
+            cases: histories and targets.
+            mask_history: leave every item of the whole history out of the ranking, except the target.
+            ties: items that score like the target stand before it (``"against"``), half of them (``"average"``, rounded
+                up), or behind it (``"for"``).
+
+        Raises:
+            ValueError: an unknown `ties`.
+            StageError: the model scores a target with NaN.
+        """
+        if ties not in ("against", "average", "for"):
+            raise ValueError(f"ties must be 'against', 'average' or 'for', got {ties!r}")
+        positions = np.empty(len(cases), dtype=np.int64)
+        for numbers, batch in evaluation_batches(cases, self.model.max_length, self.batch_size):
+            states = self.model.states(batch.to(self.device))
+            for part in _slices(len(numbers), self._rows_at_once()):
+                chosen = numbers[part]
+                scores = self.model.head.block(states[part], 1, self.model.num_items + 1)
+                targets = torch.from_numpy(cases.targets[chosen] - 1).to(self.device)[:, None]
+                target_scores = scores.gather(1, targets)  # from the same product, so that the target equals itself
+                if mask_history:
+                    scores = _mask(scores, [cases.history(int(case)) for case in chosen], 1)
+                    scores.scatter_(1, targets, target_scores)
+                positions[chosen] = _positions(scores, target_scores, ties)
+        return positions
+
+    def _rows_at_once(self) -> int:
+        """Rows whose scores fit the cache, and never more scores than the bound (but at least one row)."""
+        bound = min(CACHED, self.batch_size * self.block_items)
+        return max(1, bound // self.model.num_items)
+
+    @torch.inference_mode()
+    def top_k(
+        self,
+        histories: Sequence[NDArray[np.int32]],
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        users: Sequence[int] | None = None,
+    ) -> tuple[IntArray, NDArray[np.float32]]:
+        """The best items of each history: (B, k) item numbers and (B, k) scores, best first.
+
+        Equal scores are ordered by item number, the more frequent item first. Where fewer than `k` items are left (a
+        small catalogue, seen items excluded, scores of -inf or NaN) the row ends in PAD items with the score -inf.
+
+        Args:
+            histories: item numbers, oldest first; the model sees the last `max_length`, exclusion the whole.
+            k: items per history.
+            exclude_seen: leave out the items of the history.
+            users: user numbers, 0 where unknown.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        items = np.full((len(histories), k), PAD, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for part in _slices(len(histories), self.batch_size):
+            seen = histories[part] if exclude_seen else None
+            states = self._states(histories[part], None if users is None else users[part])
+            self._best(states, seen, items[part], scores[part])
+        return items, scores
+
+    def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
+        """(B, D); one history at a time in reproducible mode, since padding changes the last bits of attention."""
+        size = 1 if self.reproducible else len(histories)
+        return torch.cat(
+            [
+                self.model.states(self._batch(histories[part], None if users is None else users[part]))
+                for part in _slices(len(histories), size)
+            ]
+        )
+
+    def _batch(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Batch:
+        batch = history_batch(list(histories), self.model.max_length, None if users is None else list(users))
+        return batch.to(self.device)
+
+    def _best(
+        self,
+        states: Tensor,
+        seen: Sequence[NDArray[np.int32]] | None,
+        items: IntArray,
+        scores: NDArray[np.float32],
+    ) -> None:
+        """Fill `items` and `scores` (B, k) in place, block by block; earlier blocks hold the lower item numbers."""
+        end = self.model.num_items + 1
+        for start in range(1, end, self.block_items):
+            block = self._block(states, start, min(start + self.block_items, end))
+            if seen is not None:
+                block = _mask(block, seen, start)
+            found = block.float().cpu().numpy()
+            for row in range(len(items)):
+                _merge(found[row], start, items[row], scores[row])
+
+    def _block(self, states: Tensor, start: int, stop: int) -> Tensor:
+        """(B, stop - start) scores; in reproducible mode from products of exactly `TILE` rows."""
+        if not self.reproducible:
+            return self.model.head.block(states, start, stop)
+        padded = torch.nn.functional.pad(states, (0, 0, 0, -len(states) % TILE))
+        tiles = [self.model.head.block(padded[part], start, stop) for part in _slices(len(padded), TILE)]
+        return torch.cat(tiles)[: len(states)]
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + size, length)) for begin in range(0, length, size))
+
+
+def _mask(scores: Tensor, histories: Sequence[NDArray[np.int32]], start: int) -> Tensor:
+    """Set the score of every item of a row's history to -inf; column 0 belongs to item `start`."""
+    rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    columns = np.concatenate(histories).astype(np.int64) - start if len(rows) else np.empty(0, np.int64)
+    inside = (columns >= 0) & (columns < scores.shape[1])
+    flat = torch.from_numpy(rows[inside] * scores.shape[1] + columns[inside]).to(scores.device)
+    scores = scores.contiguous()
+    scores.view(-1)[flat] = -torch.inf
+    return scores
+
+
+def _positions(scores: Tensor, targets: Tensor, ties: str) -> IntArray:
+    """(P,) positions of `targets` (P, 1) in rows of `scores`; a score of NaN stands before the target."""
+    if bool(targets.isnan().any()):
+        raise StageError("the model scores an item with NaN; its training diverged, lower the learning rate")
+    items = scores.shape[1]
+    if ties == "against":
+        return items - _count(scores, targets, strict=True)
+    best = items + 1 - _count(scores, targets, strict=False)
+    if ties == "for":
+        return best
+    worst = items - _count(scores, targets, strict=True)
+    return (best + worst + 1) // 2
+
+
+def _count(scores: Tensor, targets: Tensor, *, strict: bool) -> IntArray:
+    """(P,) scores of a row that are below its target, or (not strict) not above it."""
+    counted: IntArray
+    if scores.is_cuda:
+        counted = ((scores < targets) if strict else (scores <= targets)).sum(1).cpu().numpy()
+        return counted
+    compare = np.less if strict else np.less_equal  # three times faster than torch's comparison and sum on a CPU
+    counted = compare(scores.float().numpy(), targets.float().numpy()).sum(axis=1, dtype=np.int32).astype(np.int64)
+    return counted
+
+
+def _merge(row: NDArray[np.float32], start: int, items: IntArray, scores: NDArray[np.float32]) -> None:
+    """Merge a block's scores into a running top list (k,) in place; ties keep the lower item number."""
+    k = len(items)
+    above = row > scores[-1]  # false for NaN and for masked items
+    candidates = np.flatnonzero(above)
+    if len(candidates) > k:
+        values = row[candidates]
+        threshold = np.partition(values, len(values) - k)[len(values) - k]
+        certain = candidates[values > threshold]
+        candidates = np.concatenate([certain, candidates[values == threshold][: k - len(certain)]])
+    if len(candidates) == 0:
+        return
+    merged_items = np.concatenate([items, candidates + start])
+    merged_scores = np.concatenate([scores, row[candidates]])
+    order = np.argsort(-merged_scores, kind="stable")[:k]
+    items[:], scores[:] = merged_items[order], merged_scores[order]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: answers then do not depend on how many cores the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
