@@ -25,7 +25,7 @@ class Checkpoint:
     """All that a training run needs to go on as if it had never stopped.
 
     Attributes:
-        tensors: model, optimizer, best model and random state, by prefixed name.
+        tensors: model, optimizer and best model, by prefixed name.
         state: epoch, step within the epoch, history and counters; JSON.
     """
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ Objective = Callable[[Batch], Tensor]
 class Observer(Protocol):
     """What the loop tells the outside; the Ray bridge and the progress line implement it."""
 
-    def step(self, targets: int, shown: dict[str, float]) -> None:
-        """One optimizer step over `targets` targets is done."""
+    def step(self, epoch: int, targets: int) -> None:
+        """One optimizer step of `epoch` (from 1), over `targets` targets of all workers, is done."""
 
     def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
         """An epoch is done and its checkpoint, if this worker writes one, lies at `checkpoint`."""
@@ -138,7 +139,8 @@ class Trainer:
         self.steps_per_epoch = len(batches.epoch(0))
         self.history = History()
         self.best: dict[str, Tensor] = {}
-        self._epoch, self._step, self._sums = 0, 0, [0.0, 0.0]
+        self._epoch, self._step = 0, 0
+        self._loss, self._targets = self._zero(), 0
         self._saved = time.monotonic()
 
     def fit(self) -> History:
@@ -166,18 +168,19 @@ class Trainer:
         factor = learning_rate_factor(self.config, total, self.steps_per_epoch * self.config.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor
+        torch.manual_seed(_step_seed(self.batches.seed, self._epoch, self._step, self.world.rank))
         mine = windows[self.world.rank :: self.world.size]
         targets = int(windows[:, 2].sum())
-        loss = self._backward(mine, targets) if len(mine) else torch.zeros(())
+        if len(mine):
+            self._loss += self._backward(mine, targets)
+        self._targets += targets
         self._reduce_gradients()
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._sums[0] += float(loss) * targets
-        self._sums[1] += targets
         if self.observer:
-            self.observer.step(targets, {"epoch": self._epoch + 1, "loss": self._sums[0] / self._sums[1]})
+            self.observer.step(self._epoch + 1, targets)
 
     def _backward(self, windows: IntArray, targets: int) -> Tensor:
         """Gradients of this worker's share; shares add up to the gradient of the mean over the whole batch."""
@@ -186,7 +189,7 @@ class Trainer:
         with autocast(self.config, self.world.device):
             loss = self.objective(batch)
         (loss * share).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return (loss.detach() * (share * targets)).double()
 
     def _reduce_gradients(self) -> None:
         """Sum the workers' gradients in one flat all-reduce."""
@@ -199,8 +202,9 @@ class Trainer:
             parameter.grad = part.view_as(parameter)
 
     def _finish_epoch(self) -> None:
-        row: dict[str, float] = {"epoch": self._epoch + 1, "loss": self._mean_loss(), "targets": self._sums[1]}
-        self._epoch, self._step, self._sums = self._epoch + 1, 0, [0.0, 0.0]
+        row: dict[str, float] = {"epoch": self._epoch + 1, "loss": self._mean_loss(), "targets": self._targets}
+        self._epoch, self._step = self._epoch + 1, 0
+        self._loss, self._targets = self._zero(), 0
         if self.validate and (self._epoch % self.config.validate_every == 0 or self._epoch == self.config.epochs):
             row[f"valid_{self.metric}"] = value = self._validated()
             if value > self.history.best:
@@ -211,22 +215,22 @@ class Trainer:
         if self.observer:
             self.observer.epoch(row, self.folder / CHECKPOINT)
 
+    def _zero(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64, device=self.world.device)
+
     def _mean_loss(self) -> float:
-        sums = torch.tensor(self._sums, dtype=torch.float64)
+        total = self._loss.clone()
         if self.world.size > 1:
-            sums = sums.to(self.world.device, torch.float32)
-            dist.all_reduce(sums)
-        return float(sums[0] / sums[1].clamp_min(1))
+            dist.all_reduce(total)
+        return float(total) / max(self._targets, 1)
 
     def _validated(self) -> float:
         """Rank 0 validates; the others wait for its value, so that all stop together."""
-        assert_ready = self.validate
-        if assert_ready is None:
-            return -math.inf
         self.model.eval()
-        value = torch.tensor([assert_ready() if self.world.rank == 0 else 0.0], dtype=torch.float64)
+        value = self._zero()
+        if self.world.rank == 0 and self.validate is not None:
+            value += self.validate()
         if self.world.size > 1:
-            value = value.to(self.world.device, torch.float32)
             dist.broadcast(value, src=0)
         return float(value)
 
@@ -246,12 +250,15 @@ class Trainer:
             return
         tensors = model_tensors(self.model, "model.") | optimizer_tensors(self.optimizer)
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors["random"] = torch.get_rng_state()
-        history = vars(self.history) | {
-            "seconds_per_epoch": [],
-            "best": None if self.history.best_epoch < 0 else self.history.best,
+        best = self.history.best if self.history.best_epoch >= 0 else None
+        history = vars(self.history) | {"best": best, "seconds_per_epoch": []}
+        state = {
+            "epoch": self._epoch,
+            "step": self._step,
+            "loss": float(self._loss),
+            "targets": self._targets,
+            "history": history,
         }
-        state = {"epoch": self._epoch, "step": self._step, "sums": self._sums, "history": history}
         write_checkpoint(Checkpoint(tensors, state), self.folder / CHECKPOINT)
 
     def _resume(self) -> None:
@@ -261,8 +268,12 @@ class Trainer:
         load_parameters(self.model, select(checkpoint.tensors, "model."))
         load_optimizer(self.optimizer, checkpoint.tensors)
         self.best = select(checkpoint.tensors, "best.")
-        torch.set_rng_state(checkpoint.tensors["random"])
         history = checkpoint.state["history"]
         self.history = History(**history | {"best": -math.inf if history["best"] is None else history["best"]})
         self._epoch, self._step = checkpoint.state["epoch"], checkpoint.state["step"]
-        self._sums = checkpoint.state["sums"]
+        self._loss, self._targets = self._loss + checkpoint.state["loss"], checkpoint.state["targets"]
+
+
+def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Dropout of a step depends on nothing but this: a resumed run repeats it without a saved random state."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)
