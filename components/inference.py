@@ -19,6 +19,7 @@ from components.schema import PAD
 
 IntArray = NDArray[np.int64]
 TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
+TOKENS: Final = 4096  # items of histories that a CPU encodes at once in evaluation: activations stay in its cache too
 CACHED: Final = 2**18  # scores that are compared at once in evaluation: one MiB stays in the processor's cache
 
 
@@ -67,7 +68,7 @@ class Scorer:
         if ties not in ("against", "average", "for"):
             raise ValueError(f"ties must be 'against', 'average' or 'for', got {ties!r}")
         positions = np.empty(len(cases), dtype=np.int64)
-        for numbers, batch in evaluation_batches(cases, self.model.max_length, self.batch_size):
+        for numbers, batch in evaluation_batches(cases, self.model.max_length, self._histories_at_once()):
             states = self.model.states(batch.to(self.device))
             for part in _slices(len(numbers), self._rows_at_once()):
                 chosen = numbers[part]
@@ -79,6 +80,11 @@ class Scorer:
                     scores.scatter_(1, targets, target_scores)
                 positions[chosen] = _positions(scores, target_scores, ties)
         return positions
+
+    def _histories_at_once(self) -> int:
+        if self.device != "cpu":
+            return self.batch_size
+        return min(self.batch_size, max(16, TOKENS // self.model.max_length))
 
     def _rows_at_once(self) -> int:
         """Rows whose scores fit the cache, and never more scores than the bound (but at least one row)."""

@@ -132,6 +132,6 @@ class Registry:
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"release name {name!r} is not usable; use at most 64 of A-Z, a-z, 0-9, '.', '_', '-', first a letter or digit"
+            f"release name {name!r} is not usable; use at most 64 of A-Z a-z 0-9 . _ - and begin with a letter or digit"
         )
     return name
