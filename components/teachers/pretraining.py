@@ -1,0 +1,189 @@
+"""UniSRec's pre-training: two contrastive losses over batches that mix domains (Hou et al. 2022, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.data.batching import Batch
+from components.data.prepared import Sequences
+from components.schema import PAD
+from components.teachers.heads import unit
+from components.teachers.unisrec import UniSRec
+
+
+class ContrastiveConfig(BaseModel):
+    """The pre-training losses and their augmentation (teachers.md, section 1.4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(0.07, gt=0, description="divides the cosines")
+    seq_seq_weight: float = Field(1e-3, ge=0, description="weight of the sequence-sequence loss; 0 leaves it out")
+    item_drop: float = Field(
+        0.2, ge=0, lt=1, description="rate at which an augmented view loses items; never the first"
+    )
+    word_drop: float = Field(0.2, ge=0, le=1, description="or takes each item's word-dropped text at this rate")
+    item_drop_share: float = Field(0.9, ge=0, le=1, description="share of batches with item drop, not word drop")
+    compat: bool = Field(
+        False, description="keep masked pairs in the denominator as exp(0), as the published code; false removes them"
+    )
+
+
+def same_targets(targets: Tensor) -> Tensor:
+    """(P,) -> (P, P): whether two different instances have the same target.
+
+    >>> same_targets(torch.tensor([4, 4, 2])).int().tolist()
+    [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    """
+    return (targets[:, None] == targets[None, :]).fill_diagonal_(False)
+
+
+def contrastive_loss(
+    states: Tensor, positives: Tensor, masked: Tensor, *, temperature: float, compat: bool = False
+) -> Tensor:
+    """InfoNCE with in-batch negatives (UniSRec, Eq. 5 and 6).
+
+    ``-mean_i log(exp(s_i . v_i / T) / sum_j exp(s_i . v_j / T))``, where the sum leaves out the pairs in `masked`, or,
+    with `compat`, counts exp(0) = 1 for each of them.
+
+    Args:
+        states: (P, D) of norm 1.
+        positives: (P, D) of norm 1; row i belongs to state i, all others are its negatives.
+        masked: (P, P) pairs that are no negatives; the diagonal must be False.
+        temperature: T.
+        compat: count masked pairs as exp(0).
+
+    Returns:
+        A scalar; 0 when P = 0.
+    """
+    if len(states) == 0:
+        return (states.sum() + positives.sum()) * 0.0
+    logits = (states @ positives.t() / temperature).float()  # (P, P)
+    logits = logits.masked_fill(masked, 0.0 if compat else -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def drop_items(batch: Batch, rate: float) -> Batch:
+    """An augmented view: every item but each row's first is left out at `rate`, the rest moves up to the left.
+
+    A position moves to the last kept item of its history, so one pass gives the views of all histories of a row.
+    """
+    length = batch.items.shape[1]
+    columns = torch.arange(length, device=batch.items.device)
+    kept = torch.rand(batch.items.shape, device=batch.items.device) >= rate
+    kept[:, 0] = True
+    kept &= columns < batch.lengths[:, None]
+    place = kept.cumsum(dim=1) - 1  # (B, L) column of an item, and of the last kept item before a dropped one
+    lengths = kept.sum(dim=1)
+    width = int(lengths.max()) if len(batch) else 1
+    items = batch.items.new_full((len(batch), width), PAD)
+    rows = torch.arange(len(batch), device=batch.items.device)[:, None].expand_as(kept)
+    items[rows[kept], place[kept]] = batch.items[kept]
+    positions = batch.rows * width + place.flatten()[batch.positions]
+    return replace(batch, items=items, lengths=lengths, positions=positions)
+
+
+class ContrastiveObjective:
+    """The loss of a batch: sequence-item, and a little sequence-sequence.
+
+    Every predicted position of the batch is one instance (history, target): the causal encoder gives all histories of a
+    row in one pass. Two histories of one user are no negatives of each other in the sequence-sequence loss, since their
+    views may be equal; with one position per row the losses are the published ones. Only the batch's items are adapted.
+
+    Args:
+        model: the inductive UniSRec over the items of all domains.
+        config: weights, rates and temperature.
+        dropped_text: (N + 1, d) text vectors of the items with some words left out, row 0 for PAD; None where there are
+            none, and all batches are then augmented by item drop.
+    """
+
+    def __init__(self, model: UniSRec, config: ContrastiveConfig, dropped_text: Tensor | None = None) -> None:
+        self.model, self.config, self.dropped_text = model, config, dropped_text
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Scalar loss of `batch`."""
+        config = self.config
+        known, index = torch.unique(torch.cat([batch.items.flatten(), batch.targets]), return_inverse=True)
+        vectors = self._adapt(known)  # (n, D)
+        inputs, targets = index.split([batch.items.numel(), batch.targets.numel()])
+        states = self.model.encode(vectors[inputs.view_as(batch.items)], batch.positions)
+        masked = same_targets(batch.targets)
+        loss = self._loss(states, unit(vectors[targets]), masked)
+        if config.seq_seq_weight == 0:
+            return loss
+        rows = batch.rows
+        same_row = (rows[:, None] == rows[None, :]).fill_diagonal_(False)
+        return loss + config.seq_seq_weight * self._loss(states, self._augmented(batch), masked | same_row)
+
+    def _loss(self, states: Tensor, positives: Tensor, masked: Tensor) -> Tensor:
+        config = self.config
+        return contrastive_loss(states, positives, masked, temperature=config.temperature, compat=config.compat)
+
+    def _adapt(self, items: Tensor, text: Tensor | None = None) -> Tensor:
+        """(n,) item numbers -> (n, D), PAD zero."""
+        rows = (self.model.items.text if text is None else text)[items]
+        return self.model.items.adapt(rows) * (items != PAD)[:, None]
+
+    def _augmented(self, batch: Batch) -> Tensor:
+        """(P, D) states of the augmented view; one coin for the whole batch."""
+        config = self.config
+        if self.dropped_text is None or float(torch.rand(())) < config.item_drop_share:
+            view = drop_items(batch, config.item_drop)
+            known, index = torch.unique(view.items, return_inverse=True)
+            return self.model.encode(self._adapt(known)[index], view.positions)
+        known, index = torch.unique(batch.items, return_inverse=True)
+        self.dropped_text = self.dropped_text.to(known.device)
+        whole, dropped = self._adapt(known)[index], self._adapt(known, self.dropped_text)[index]
+        swap = torch.rand(batch.items.shape, device=known.device) < config.word_drop
+        return self.model.encode(torch.where(swap[..., None], dropped, whole), batch.positions)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One data set of pre-training.
+
+    Attributes:
+        name: for messages.
+        sequences: its sequences.
+        text: (N + 1, d) text vectors of its items.
+        dropped_text: (N + 1, d) the same with some words left out, or None.
+    """
+
+    name: str
+    sequences: Sequences
+    text: NDArray[np.float32]
+    dropped_text: NDArray[np.float32] | None = None
+
+
+def merge_domains(domains: Sequence[Domain]) -> Domain:
+    """All domains as one: items and users of each are numbered on after those before it, so batches mix domains."""
+    first_items = np.cumsum([0, *(len(domain.text) - 1 for domain in domains)])
+    first_users = np.cumsum([0, *(int(domain.sequences.users.max(initial=0)) for domain in domains)])
+    first_places = np.cumsum([0, *(len(domain.sequences.items) for domain in domains)])
+    parts = [domain.sequences for domain in domains]
+    sequences = Sequences(
+        users=np.concatenate([s.users + n for s, n in zip(parts, first_users, strict=False)]).astype(np.int32),
+        offsets=np.concatenate([[0], *(s.offsets[1:] + n for s, n in zip(parts, first_places, strict=False))]),
+        items=np.concatenate([s.items + n for s, n in zip(parts, first_items, strict=False)]).astype(np.int32),
+        train_end=np.concatenate([s.train_end for s in parts]),
+        valid_end=np.concatenate([s.valid_end for s in parts]),
+    )
+    dropped = [domain.dropped_text for domain in domains if domain.dropped_text is not None]
+    return Domain(
+        name="+".join(domain.name for domain in domains),
+        sequences=sequences,
+        text=_stack([domain.text for domain in domains]),
+        dropped_text=_stack(dropped) if len(dropped) == len(domains) else None,
+    )
+
+
+def _stack(tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Tables (N_k + 1, d) below each other; row 0 of the first serves all."""
+    return np.concatenate([tables[0], *(table[1:] for table in tables[1:])])
