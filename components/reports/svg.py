@@ -1,0 +1,116 @@
+"""Matplotlib figures as inline SVG whose colors are CSS variables, so that one picture serves light and dark pages."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NUM_COLORS: Final = 8
+INK: Final = "#010101"
+MUTED: Final = "#020202"
+GRID: Final = "#030303"
+COLORS: Final = tuple(f"#0a0b{index:02x}" for index in range(NUM_COLORS))
+VARIABLES: Final = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    **{color: f"var(--series-{index})" for index, color in enumerate(COLORS)},
+}
+STYLE: Final[dict[str, Any]] = {
+    "svg.fonttype": "none",  # text stays text: smaller, selectable, in the page's own font
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report.
+
+    Attributes:
+        title: its heading.
+        caption: what to see in it.
+        svg: markup that may stand in HTML as it is.
+    """
+
+    title: str
+    caption: str
+    svg: str
+
+
+@contextmanager
+def style(salt: str) -> Iterator[None]:
+    """The look of all figures. `salt` keeps the ids of several pictures on one page apart, and the same in every run."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser draws the text, not matplotlib
+        yield
+
+
+def picture(
+    title: str, alt: str, draw: Callable[[list[Axes]], None], *, panels: int = 1, height: float = 3.2, caption: str = ""
+) -> Picture:
+    """Draw a figure of one row of panels.
+
+    Args:
+        title: heading; it also salts the ids within the SVG.
+        alt: what a person who cannot see the picture is told.
+        draw: fills the axes.
+        panels: axes side by side.
+        height: inches; the width is fixed.
+        caption: shown below; `alt` is used where there is none.
+    """
+    with style(title):
+        figure = Figure(figsize=(9.0, height), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        draw(list(axes))
+        return Picture(title, caption or alt, inline(figure, alt))
+
+
+def inline(figure: Figure, alt: str) -> str:
+    """The figure as an ``<svg>`` element: no XML header, no metadata, no name spaces, colors as CSS variables."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    markup = buffer.getvalue()
+    markup = markup[markup.index("<svg") :]
+    markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
+    markup = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", markup)
+    markup = markup.replace("xlink:href", "href")
+    markup = re.sub(r"<style.*?</style>", "", markup, flags=re.DOTALL)  # would style the whole page
+    markup = re.sub(r" font-family: [^;\"]*;", "", markup)
+    markup = re.sub(r'<g id="[^"]*"', "<g", markup)  # the same in every figure; ids must be unique on a page
+    for color, variable in VARIABLES.items():
+        markup = markup.replace(color, variable)
+    label = html.escape(alt, quote=True)
+    return re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', markup, count=1).strip()

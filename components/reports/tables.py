@@ -1,0 +1,126 @@
+"""The leaderboard as a table for the terminal, and the texts that the HTML report shares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.evaluation.leaderboard import main_metric
+from components.evaluation.significance import stars
+from components.reports.plots import metric_title
+
+Row = Mapping[str, Any]
+
+
+def shown_metrics(leaderboard: Mapping[str, Any]) -> list[str]:
+    """The metrics that a table shows: Recall, NDCG and MRR at the main cutoff.
+
+    >>> shown_metrics({"cutoffs": [5, 10]})
+    ['recall@10', 'ndcg@10', 'mrr@10']
+    """
+    cutoff = main_metric(leaderboard["cutoffs"]).partition("@")[2]
+    return [f"{name}@{cutoff}" for name in ("recall", "ndcg", "mrr")]
+
+
+def metric_text(row: Row, metric: str) -> str:
+    """The mean, with the deviation over seeds where there are several.
+
+    >>> metric_text({"metrics": {"ndcg@10": 0.0651}, "std": {"ndcg@10": 0.0004}, "seeds": [0, 1]}, "ndcg@10")
+    '0.0651 ±.0004'
+    """
+    text = f"{row['metrics'][metric]:.4f}"
+    return f"{text} ±{row['std'][metric]:.4f}".replace("±0.", "±.") if len(row["seeds"]) > 1 else text
+
+
+def gain_text(row: Row, metric: str) -> str:
+    """Gain relative to the baseline with significance stars; empty for the baseline itself.
+
+    >>> gain_text({"gain": {"ndcg@10": {"relative": 0.1032}}, "p_value": {"ndcg@10": 0.0002}}, "ndcg@10")
+    '+10.3 % ***'
+    """
+    gain = (row.get("gain") or {}).get(metric)
+    if not gain or gain["relative"] is None:
+        return ""
+    return f"{100 * gain['relative']:+.1f} % {stars(row['p_value'].get(metric))}".rstrip()
+
+
+def size_text(number: float) -> str:
+    """Bytes for people.
+
+    >>> size_text(0), size_text(4300), size_text(1_800_000)
+    ('0 B', '4.3 kB', '1.8 MB')
+    """
+    for border, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= border:
+            return f"{number / border:.1f} {unit}"
+    return f"{number:.0f} B"
+
+
+def latency_text(row: Row) -> str:
+    """Median and 99th percentile in milliseconds; empty where it was not measured."""
+    latency = row.get("latency_ms")
+    return f"{latency['p50']:.2f} / {latency['p99']:.2f}" if latency else ""
+
+
+def best_names(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
+    """The model with the highest value of each metric."""
+    return {metric: max(rows, key=lambda row: row["metrics"][metric])["name"] for metric in metrics} if rows else {}
+
+
+def leaderboard_table(leaderboard: Mapping[str, Any]) -> Table:
+    """The leaderboard as a rich table: the best of each metric in bold, the gain over the baseline with its stars."""
+    metrics, rows, baseline = shown_metrics(leaderboard), leaderboard["rows"], leaderboard.get("baseline")
+    table = Table(title=_title(leaderboard), caption=Text(caption_text(leaderboard)), title_justify="left", caption_justify="left")
+    table.add_column("model", overflow="fold")
+    table.add_column("kind")
+    for name in (*(metric_title(metric) for metric in metrics), f"vs {baseline}" if baseline else "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("parameters", "size", "ms p50 / p99", "s/epoch"):
+        table.add_column(name, justify="right")
+    best = best_names(rows, metrics)
+    for row in rows:
+        marks = ["bold" if best[metric] == row["name"] else "" for metric in metrics]
+        values = [Text(metric_text(row, metric), style=mark) for metric, mark in zip(metrics, marks, strict=True)]
+        table.add_row(Text(row["name"]), row["kind"], *values, gain_text(row, main_metric(leaderboard["cutoffs"])), *cost_texts(row))
+    return table
+
+
+def cost_texts(row: Row) -> list[str]:
+    """Parameters, size, latency and seconds per epoch; empty where unknown."""
+    parameters = (row.get("parameters") or {}).get("total")
+    seconds = row.get("train_seconds_per_epoch")
+    return [
+        f"{parameters:,}" if parameters is not None else "",
+        size_text(row["bytes"]) if row.get("bytes") else "",
+        latency_text(row),
+        f"{seconds:.1f}" if seconds is not None else "",
+    ]
+
+
+def _title(leaderboard: Mapping[str, Any]) -> Text:
+    parts = [str(leaderboard[key]) for key in ("dataset", "split", "part") if leaderboard.get(key)]
+    return Text(" · ".join(["Leaderboard", *parts]))
+
+
+def caption_text(leaderboard: Mapping[str, Any]) -> str:
+    """What the figures mean."""
+    users = leaderboard.get("users")
+    text = "All items ranked" + (f" for {users:,} users" if users else "")
+    if leaderboard.get("baseline"):
+        metric = metric_title(main_metric(leaderboard["cutoffs"]))
+        text += f"; gain in {metric} over {leaderboard['baseline']}, paired test over users (Holm): * p < .05, ** < .01, *** < .001"
+    return text
+
+
+def print_leaderboard(leaderboard: Mapping[str, Any], console: Console) -> None:
+    """Print the leaderboard.
+
+    Args:
+        leaderboard: the content of ``leaderboard.json``.
+        console: where to; names from users are printed as they are, never read as markup.
+    """
+    console.print(leaderboard_table(leaderboard))
