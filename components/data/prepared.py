@@ -183,16 +183,7 @@ class PreparedSet:
     @cached_property
     def sequences(self) -> Sequences:
         """All sequences in memory, flat."""
-        table = self._table([USER, ITEMS, TIMESTAMPS, TRAIN_END, VALID_END])
-        items = table[ITEMS].combine_chunks()
-        return Sequences(
-            users=table[USER].to_numpy(),
-            offsets=_offsets(items),
-            items=items.flatten().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
-            train_end=table[TRAIN_END].to_numpy(),
-            valid_end=table[VALID_END].to_numpy(),
-            timestamps=_flat_or_none(table[TIMESTAMPS]),
-        )
+        return flat_sequences(self._table([USER, ITEMS, TIMESTAMPS, TRAIN_END, VALID_END]))
 
     @cached_property
     def ratings(self) -> NDArray[np.float32] | None:
@@ -222,6 +213,20 @@ class PreparedSet:
         if not tables:
             raise ArtifactError(f"{self.path / SEQUENCES_FOLDER}: no sequence files; run `distilrec prepare` again")
         return pa.concat_tables(tables).combine_chunks()
+
+
+def flat_sequences(table: pa.Table) -> Sequences:
+    """Sequences of a table with the columns of ``sequences/*.parquet``; `timestamps` may be absent."""
+    items = table[ITEMS].combine_chunks()
+    times = table[TIMESTAMPS] if TIMESTAMPS in table.column_names else None
+    return Sequences(
+        users=table[USER].to_numpy(),
+        offsets=_offsets(items),
+        items=items.flatten().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
+        train_end=table[TRAIN_END].to_numpy(),
+        valid_end=table[VALID_END].to_numpy(),
+        timestamps=None if times is None else _flat_or_none(times),
+    )
 
 
 def _offsets(lists: pa.Array) -> IntArray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ Objective = Callable[[Batch], Tensor]
 
 class Observer(Protocol):
     """What the loop tells the outside; the Ray bridge and the progress line implement it."""
+
+    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
+        """Training begins, or goes on after `done` of `epochs` epochs."""
 
     def step(self, epoch: int, targets: int) -> None:
         """One optimizer step of `epoch` (from 1), over `targets` targets of all workers, is done."""
@@ -97,12 +100,28 @@ def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) ->
     return 1.0
 
 
-def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast where it is asked for, or where it helps (a GPU that has it)."""
+@contextmanager
+def precision(config: TrainingConfig, device: torch.device) -> Iterator[None]:
+    """bf16 where it is asked for, or where it helps (a GPU that has it).
+
+    On a GPU that is autocast. On a CPU matrix products alone round their inputs to bf16, with sums and results in fp32: autocast
+    gained nothing there at usual widths, the products alone do where the processor has bf16 units.
+    """
     wanted = config.precision == "bf16"
     if config.precision == "auto" and device.type == "cuda":
         wanted = torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+    if not wanted:
+        yield
+    elif device.type == "cpu":
+        before = torch.backends.mkldnn.matmul.fp32_precision
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = before
+    else:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
 
 
 class Trainer:
@@ -146,6 +165,9 @@ class Trainer:
     def fit(self) -> History:
         """Train until the end or until patience runs out, then put the best parameters into the model."""
         self._resume()
+        if self.observer:
+            plan = self.batches.epoch(0)
+            self.observer.begin(self.config.epochs, self._epoch, int(sum(windows[:, 2].sum() for windows in plan)))
         while self._epoch < self.config.epochs and not self._exhausted():
             self._train_epoch()
         if self.best:
@@ -186,9 +208,9 @@ class Trainer:
         """Gradients of this worker's share; shares add up to the gradient of the mean over the whole batch."""
         share = float(windows[:, 2].sum()) / targets
         batch = self.batches.batch(windows).to(self.world.device)
-        with autocast(self.config, self.world.device):
+        with precision(self.config, self.world.device):
             loss = self.objective(batch)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+            (loss * share).backward()  # type: ignore[no-untyped-call]
         return (loss.detach() * (share * targets)).double()
 
     def _reduce_gradients(self) -> None:
@@ -198,7 +220,7 @@ class Trainer:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
         dist.all_reduce(flat)
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def _finish_epoch(self) -> None:

@@ -1,0 +1,75 @@
+"""A teacher's states at every training instance, in the order in which sequences store them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from components.data.batching import Batch, IntArray, TrainingBatches
+from components.data.prepared import Sequences
+from components.model import Ranker
+
+TOKENS = 8192  # items that are encoded at once
+
+
+@torch.inference_mode()
+def training_states(model: Ranker, sequences: Sequences, device: torch.device | str = "cpu") -> NDArray[np.float16]:
+    """(instances, d) states of `model` for every training instance, dropout off, fp16.
+
+    Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. One pass over a window gives the
+    states of all its positions. Users with more than L inputs take several windows that overlap by half, and a state comes
+    from the window in which its history is longer: it has seen at least the last L / 2 items.
+
+    Args:
+        model: a teacher; put into evaluation mode.
+        sequences: any part of the users.
+        device: where it computes; the model must be there.
+    """
+    model.eval()
+    states = np.empty((sequences.num_instances, 0), np.float16)
+    for batch, fresh in _batches(sequences, model.max_length):
+        found = model.states(batch.to(device))[fresh.to(device)].float().cpu().numpy()
+        if not states.shape[1]:
+            states = np.empty((sequences.num_instances, found.shape[1]), np.float16)
+        states[batch.instances[fresh].numpy()] = found
+    return states
+
+
+def _batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches that together hold every instance, and which of a batch's positions to keep."""
+    windows, skip = overlapping_windows(np.maximum(sequences.train_end.astype(np.int64) - 1, 0), length)
+    order = np.argsort(windows[:, 2], kind="stable")
+    batches = TrainingBatches(sequences, length, batch_size=1)
+    begin = 0
+    while begin < len(order):
+        widest = int(windows[order[begin], 2])
+        size = max(1, TOKENS // max(widest, 1))
+        chosen = order[begin : begin + size]
+        batch = batches.batch(windows[chosen])
+        column = batch.positions % batch.items.shape[1]
+        yield batch, column >= torch.from_numpy(skip[chosen])[batch.rows]
+        begin += size
+
+
+def overlapping_windows(inputs: IntArray, length: int) -> tuple[IntArray, IntArray]:
+    """Cut users with `inputs` (U,) instances into windows of at most `length` that overlap by half.
+
+    Returns:
+        (W, 3) windows (user row, first input, number of inputs) and (W,) how many first positions of each another window covers
+        with a longer history.
+
+    >>> [part.tolist() for part in overlapping_windows(np.array([3, 10]), 4)]
+    [[[0, 0, 3], [1, 0, 4], [1, 2, 4], [1, 4, 4], [1, 6, 4]], [0, 0, 2, 2, 2]]
+    """
+    step = max(length // 2, 1)
+    count = np.where(inputs > 0, 1 + np.maximum(-(-(inputs - length) // step), 0), 0)
+    owner = np.repeat(np.arange(len(inputs)), count)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    first = number * step
+    size = np.minimum(inputs[owner] - first, length)
+    skip = np.where(number > 0, length - step, 0)
+    return np.stack([owner, first, size], axis=1), skip

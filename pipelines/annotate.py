@@ -1,0 +1,153 @@
+"""Stage ``annotate``: teacher states become columns of the sequences, teacher item vectors become arrays.
+
+After this stage nobody needs a teacher's network: a student learns from two arrays per teacher.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from components.artifacts.models import load_model
+from components.data.prepared import PreparedSet, flat_sequences
+from components.distillation.annotation import training_states
+from components.model import Ranker
+from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX
+from components.teachers.external import ExternalTeacher
+from pipelines.ray_session import use_gpu
+from pipelines.stages import StageContext
+from pipelines.training_job import METRIC, TEACHERS_FILE, teacher_items
+
+ROWS_PER_GROUP = 2048  # users that are held with their states at once
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One finished teacher.
+
+    Attributes:
+        name: its name in the run.
+        folder: its artifact.
+    """
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def strength(self) -> float:
+        """Validation NDCG@10."""
+        metrics = json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8"))
+        return float(metrics[f"valid_{METRIC}"])
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it brought finished arrays instead of a model."""
+        return not (self.folder / CONFIG_FILE).is_file()
+
+    def model(self, device: str = "cpu") -> Ranker:
+        """The trained network."""
+        return load_model(self.folder).to(device).eval()
+
+    def item_vectors(self) -> NDArray[np.float16]:
+        """(N + 1, d) vectors that its states are compared with, fp16."""
+        if self.is_external:
+            return ExternalTeacher.load(self.folder).items.astype(np.float16)
+        vectors: torch.Tensor = self.model().item_vectors()  # type: ignore[operator]
+        found: NDArray[np.float16] = vectors.detach().numpy().astype(np.float16)
+        return found
+
+
+class SequenceAnnotator:
+    """A Ray Data actor: reads a file of sequences, adds one column per teacher, writes the file's annotated copy."""
+
+    def __init__(self, teachers: list[Teacher], target: Path, gpu: bool) -> None:
+        torch.set_num_threads(1)
+        self.device = "cuda" if gpu else "cpu"
+        self.models = {t.name: t.model(self.device) for t in teachers if not t.is_external}
+        self.arrays = {t.name: ExternalTeacher.load(t.folder).states for t in teachers if t.is_external}
+        self.names, self.target = [teacher.name for teacher in teachers], target
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """One row per file: its path and the number of its first training instance."""
+        counts = [
+            self._annotate(Path(file), int(first)) for file, first in zip(batch["file"], batch["first"], strict=True)
+        ]
+        return {"instances": np.array(counts, dtype=np.int64)}
+
+    def _annotate(self, source: Path, first: int) -> int:
+        """Stream the file through in row groups, so that only few users' states are in memory."""
+        writer, begin = None, first
+        for rows in pq.ParquetFile(source).iter_batches(ROWS_PER_GROUP):
+            table, count = self._with_states(pa.Table.from_batches([rows]), begin)
+            begin += count
+            writer = writer or pq.ParquetWriter(self.target / source.name, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer:
+            writer.close()
+        return begin - first
+
+    def _with_states(self, table: pa.Table, first: int) -> tuple[pa.Table, int]:
+        sequences = flat_sequences(table)
+        count = sequences.num_instances
+        for name in self.names:
+            if name in self.models:
+                states = training_states(self.models[name], sequences, self.device)
+            else:
+                states = self.arrays[name][first : first + count].astype(np.float16)
+            offsets = pa.array(sequences.instance_offsets * states.shape[1], pa.int32())
+            column = pa.ListArray.from_arrays(offsets, pa.array(states.reshape(-1)))
+            table = table.append_column(f"{STATE_PREFIX}{name}", column)
+        return table, count
+
+
+def run(context: StageContext) -> None:
+    """Write a copy of the prepared set whose sequences carry the states of all teachers."""
+    prepared = PreparedSet(context.input("prepare"))
+    teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.teachers]
+    shutil.copy(prepared.path / ITEMS_FILE, context.folder / ITEMS_FILE)
+    (context.folder / SEQUENCES_FOLDER).mkdir()
+    entries = [_store_items(teacher, context.folder) for teacher in teachers]
+    text = json.dumps({"teachers": entries}, indent=2, sort_keys=True) + "\n"
+    (context.folder / TEACHERS_FILE).write_text(text, encoding="utf-8")
+    _annotate_files(context, prepared, teachers)
+
+
+def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:
+    vectors = teacher.item_vectors()
+    path = teacher_items(folder, teacher.name)
+    path.parent.mkdir(parents=True)
+    np.save(path, vectors, allow_pickle=False)
+    return {"name": teacher.name, "strength": teacher.strength, "dim": int(vectors.shape[1])}
+
+
+def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list[Teacher]) -> None:
+    """Spread the files over actors; each loads the teachers once."""
+    cluster = context.config.cluster
+    gpu = use_gpu(cluster, ray.cluster_resources().get("GPU", 0.0))
+    files = prepared.sequence_files
+    rows = [pq.ParquetFile(file).metadata.num_rows for file in files]
+    offsets = prepared.sequences.instance_offsets[np.concatenate([[0], np.cumsum(rows)])]
+    context.progress.start(int(offsets[-1]), "states")
+    work = [{"file": str(file.resolve()), "first": int(first)} for file, first in zip(files, offsets[:-1], strict=True)]
+    done = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
+        SequenceAnnotator,
+        fn_constructor_args=(teachers, (context.folder / SEQUENCES_FOLDER).resolve(), gpu),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(len(work), cluster.num_workers if gpu else 2)),
+        num_cpus=cluster.cpus_per_worker,
+        num_gpus=1 if gpu else None,
+    )
+    for row in done.iter_rows():
+        context.progress.advance(int(row["instances"]))

@@ -1,0 +1,177 @@
+"""From a training job to Ray: one worker is a task, several are a Ray Train worker group; progress flows back.
+
+One worker does without a worker group because starting one takes tens of seconds; both ways call the same function, and
+both go on from the newest checkpoint when a worker or the driver was killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint as RayCheckpoint
+from ray.train.torch import TorchTrainer, get_device
+
+from components.training.loop import CHECKPOINT, World
+from pipelines.config import ClusterConfig
+from pipelines.ray_session import use_gpu
+from pipelines.stages import Progress
+from pipelines.training_job import TrainingJob, train
+
+MAX_FAILURES = 3  # how often a killed worker is replaced
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class Update:
+    """News of a training job since the last look."""
+
+    total: int | None = None
+    done: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    shown: dict[str, float] | None = None
+
+
+class Mailbox:
+    """Holds the news until the driver asks; an actor."""
+
+    def __init__(self) -> None:
+        self._update = Update()
+
+    def post(self, update: Update) -> None:
+        """Merge `update` into what waits."""
+        waiting = self._update
+        self._update = Update(
+            waiting.total if update.total is None else update.total,
+            waiting.done + update.done,
+            update.epoch or waiting.epoch,
+            update.epochs or waiting.epochs,
+            {**(waiting.shown or {}), **(update.shown or {})},
+        )
+
+    def take(self) -> Update:
+        """Hand the news over."""
+        taken, self._update = self._update, replace(self._update, total=None, done=0)
+        return taken
+
+
+class Messenger:
+    """The loop's observer in a worker: rank 0 posts at most twice a second."""
+
+    def __init__(self, mailbox: Any, rank: int, grouped: bool) -> None:
+        self.mailbox, self.rank, self.grouped = mailbox, rank, grouped
+        self._done, self._sent = 0, 0.0
+
+    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
+        """Tell the driver how much there is to do."""
+        if self.rank == 0:
+            self.mailbox.post.remote(Update(total=(epochs - done) * targets_per_epoch, epoch=done, epochs=epochs))
+
+    def step(self, epoch: int, targets: int) -> None:
+        """Count targets."""
+        self._done += targets
+        if self.rank == 0 and time.monotonic() - self._sent > POLL_SECONDS:
+            self._send(Update(done=self._done, epoch=epoch))
+
+    def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
+        """Show the epoch's numbers; in a group, hand the checkpoint to Ray Train as well."""
+        if self.rank == 0:
+            shown = {key: value for key, value in row.items() if key not in ("epoch", "targets")}
+            self._send(Update(done=self._done, epoch=int(row["epoch"]), shown=shown))
+        if self.grouped:
+            kept = RayCheckpoint.from_directory(str(checkpoint)) if self.rank == 0 else None
+            ray.train.report(dict(row), checkpoint=kept)
+
+    def _send(self, update: Update) -> None:
+        self.mailbox.post.remote(update)
+        self._done, self._sent = 0, time.monotonic()
+
+
+def run_training(job: TrainingJob, cluster: ClusterConfig, progress: Progress) -> dict[str, float]:
+    """Train on the cluster and wait, showing progress.
+
+    Returns:
+        Figures that depend on the clock; see `pipelines.training_job.train`.
+    """
+    gpu = use_gpu(cluster, ray.cluster_resources().get("GPU", 0.0))
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    job = replace(job, threads=max(1, int(cluster.cpus_per_worker)))
+    if cluster.num_workers == 1:
+        task = ray.remote(_alone).options(
+            num_cpus=cluster.cpus_per_worker, num_gpus=1 if gpu else 0, max_retries=MAX_FAILURES
+        )
+        future = task.remote(job, mailbox)
+    else:
+        future = ray.remote(_group).options(num_cpus=0, max_retries=0).remote(job, cluster, gpu, mailbox)
+    return _wait(future, mailbox, progress)
+
+
+def _wait(future: Any, mailbox: Any, progress: Progress) -> dict[str, float]:
+    progress.note("waiting for a free place on the cluster")
+    while True:
+        ready, _ = ray.wait([future], timeout=POLL_SECONDS)
+        _show(ray.get(mailbox.take.remote()), progress)
+        if ready:
+            result: dict[str, float] = ray.get(future)
+            return result
+
+
+def _show(update: Update, progress: Progress) -> None:
+    if update.total is not None:
+        progress.start(update.total, "targets")
+        progress.note("training")
+    if update.done:
+        progress.advance(update.done, epoch=f"{update.epoch}/{update.epochs}", **(update.shown or {}))
+
+
+def _alone(job: TrainingJob, mailbox: Any) -> dict[str, float]:
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    return train(job, World(device=device), Messenger(mailbox, 0, grouped=False))
+
+
+def _group(job: TrainingJob, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
+    """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ScalingConfig(num_workers=cluster.num_workers, use_gpu=gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}",  # a name that was used before would silently resume Ray's own state
+            storage_path=str((job.work / "ray-train").resolve()),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result: dict[str, float] = trainer.fit().return_value
+    return result
+
+
+def _worker(config: dict[str, Any]) -> dict[str, float]:
+    job: TrainingJob = config["job"]
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    _take_over(job.work / CHECKPOINT)
+    world = World(rank, context.get_world_size(), get_device())
+    return train(job, world, Messenger(config["mailbox"], rank, grouped=True))
+
+
+def _take_over(folder: Path) -> None:
+    """On a node that lacks the run's own checkpoint, take the one that Ray Train stored."""
+    stored = ray.train.get_checkpoint()
+    if stored is None or folder.exists():
+        return
+    with stored.as_directory() as source:
+        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
+        shutil.copytree(source, partial)
+        if not folder.exists():
+            partial.rename(folder)

@@ -1,0 +1,203 @@
+"""One model to train, described by paths, and the function that a worker calls with it; knows nothing of Ray."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from components.artifacts.models import Family, registry_of, save_model
+from components.data.batching import Batch, TrainingBatches
+from components.data.prepared import PreparedSet
+from components.distillation.config import DistillationConfig
+from components.distillation.distiller import Distiller
+from components.distillation.teacher_scores import TeacherCache
+from components.evaluation.validation import validation_metric
+from components.model import Catalog, Ranker
+from components.schema import METRICS_FILE, MODEL_FILE
+from components.training.config import TrainingConfig
+from components.training.loop import History, Observer, Trainer, World
+from components.training.seeds import seed_everything
+
+METRIC = "ndcg@10"
+TEACHERS_FILE = "teachers.json"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a worker needs to train one model.
+
+    Attributes:
+        kind: name in the registry of its family.
+        family: student, teacher or baseline.
+        arguments: arguments of the model.
+        training: how it is trained.
+        seed: source of all randomness.
+        prepared: a prepared set; an annotated one where the model is distilled.
+        folder: where rank 0 writes the finished artifact.
+        work: where checkpoints lie; survives a kill.
+        features: folder with ``text.npy``, for models that read text.
+        pretrained: artifact of the pre-trained model to start from.
+        distillation: how it is distilled; None trains it alone.
+        mask_history: whether validation leaves the history's items out.
+        threads: computing threads of a worker.
+    """
+
+    kind: str
+    family: Family
+    arguments: Mapping[str, Any]
+    training: TrainingConfig
+    seed: int
+    prepared: Path
+    folder: Path
+    work: Path
+    features: Path | None = None
+    pretrained: Path | None = None
+    distillation: DistillationConfig | None = None
+    mask_history: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model and what it was built from."""
+
+    model: Ranker
+    catalog: Catalog
+    prepared: PreparedSet
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def train(job: TrainingJob, world: World, observer: Observer | None = None) -> dict[str, float]:
+    """Train the job's model as one worker of `world`; rank 0 writes the artifact.
+
+    Returns:
+        Seconds per epoch, targets per second and peak memory, which no manifest may hold.
+    """
+    torch.set_num_threads(job.threads)
+    built = build(job)
+    model = built.model.to(world.device)
+    batches = TrainingBatches(
+        built.prepared.sequences, model.max_length, job.training.batch_size, job.training.windows, job.seed
+    )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return _finish(job, built, History(), _validation(job, built)(), world)
+    objective: Callable[[Batch], Tensor] = model.loss
+    distiller = _distiller(job, built, batches)
+    if distiller:
+        objective = distiller
+    trainer = Trainer(
+        model,
+        batches,
+        job.training,
+        objective=objective,
+        validate=_validation(job, built),
+        folder=job.work,
+        world=world,
+        observer=observer,
+        metric=METRIC,
+    )
+    history = trainer.fit()
+    return _finish(job, built, history, history.best, world, distiller)
+
+
+def build(job: TrainingJob) -> Built:
+    """Read the data and build the model from the job's seed."""
+    prepared = PreparedSet(job.prepared)
+    catalog = Catalog(
+        num_items=prepared.num_items,
+        num_users=len(prepared.sequences),
+        counts=prepared.counts,
+        sequences=prepared.sequences,
+        features=_features(job.features),
+    )
+    seed_everything(job.seed)
+    model = registry_of(job.family)[job.kind].make(catalog, job.arguments)
+    if job.pretrained is not None:
+        load = getattr(model, "load_pretrained", None)
+        if load is None:
+            raise TypeError(f"{job.kind} cannot start from pre-trained weights")
+        load(load_file(job.pretrained / MODEL_FILE))
+    return Built(model, catalog, prepared)
+
+
+def _features(folder: Path | None) -> dict[str, Any]:
+    return {} if folder is None else {"text": np.load(folder / "text.npy", allow_pickle=False)}
+
+
+def _validation(job: TrainingJob, built: Built) -> Callable[[], float]:
+    cases = built.prepared.sequences.cases("valid")
+
+    def validate() -> float:
+        return validation_metric(
+            built.model,
+            cases,
+            METRIC,
+            max_users=job.training.validation_users,
+            mask_history=job.mask_history,
+        )
+
+    return validate
+
+
+def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Distiller | None:
+    """The objective that also follows the teachers whose states the prepared set carries."""
+    config = job.distillation
+    if config is None:
+        return None
+    known = {entry["name"]: entry for entry in json.loads((job.prepared / TEACHERS_FILE).read_text())["teachers"]}
+    names = list(known) if config.teachers is None else config.teachers
+    cache = TeacherCache(
+        states=[torch.from_numpy(built.prepared.states(name)) for name in names],
+        items=[torch.from_numpy(np.load(teacher_items(job.prepared, name), allow_pickle=False)) for name in names],
+        temperatures=[config.temperatures.get(name, config.temperature) for name in names],
+        reading=config.reading,
+        normalization=config.normalization,
+    )
+    distiller = Distiller(built.model, cache, names, [known[name]["strength"] for name in names], config)
+    plan = batches.epoch(0)[: config.calibration_batches]
+    distiller.calibrate([batches.batch(windows) for windows in plan])
+    return distiller
+
+
+def teacher_items(annotated: Path, name: str) -> Path:
+    """Where an annotated set keeps a teacher's item vectors."""
+    return annotated / "teachers" / name / "items.npy"
+
+
+def _finish(
+    job: TrainingJob, built: Built, history: History, valid: float, world: World, distiller: Distiller | None = None
+) -> dict[str, float]:
+    """Write the artifact (rank 0) and return the figures that depend on the clock."""
+    if world.rank == 0:
+        model = built.model.to("cpu").eval()
+        save_model(model, job.folder, kind=job.kind, family=job.family, arguments=job.arguments, catalog=built.catalog)
+        metrics = {f"valid_{METRIC}": valid, "best_epoch": history.best_epoch, "epochs": len(history.epochs)}
+        _write(job.folder / METRICS_FILE, metrics)
+        if history.epochs:
+            _write(job.folder / "history.json", {"epochs": history.epochs})
+        if distiller:
+            _write(job.folder / "distillation.json", distiller.report())
+    return _timing(history)
+
+
+def _timing(history: History) -> dict[str, float]:
+    seconds = sum(history.seconds_per_epoch)
+    rows = history.epochs[-len(history.seconds_per_epoch) :] if history.seconds_per_epoch else []
+    timing = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if seconds > 0:
+        timing["train_seconds_per_epoch"] = seconds / len(rows)
+        timing["targets_per_second"] = sum(row["targets"] for row in rows) / seconds
+    return timing
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
