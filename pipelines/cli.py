@@ -1,0 +1,227 @@
+"""The command line. It imports the heavy parts inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
+    from pipelines.driver import RunResult
+
+DEMO_CONFIG: Final = Path("configs/demo.yaml")
+
+app = typer.Typer(
+    help="Interaction logs in, a small fast recommender behind an endpoint out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file such as configs/demo.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Overrides; the value is YAML.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder such as runs/demo.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")]
+From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Run this stage and all that depends on it again.")]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    start: From = "",
+) -> None:
+    """Run every stage that is not done: logs to leaderboard, report and the artifact that serves."""
+    _run_stage("", config, overrides, as_json, dry_run, start)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the synthetic world is written.")] = Path("runs/demo-world"),
+    config: Annotated[Path, typer.Option(help="The configuration of the demonstration.")] = DEMO_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Write a synthetic world as CSV files and run the whole pipeline on it."""
+
+    def write_and_run() -> Any:
+        from components.data.synthetic import write_world
+
+        from pipelines.output import messages
+
+        if not (folder / "DONE").exists():
+            messages().print(f"writing a synthetic world to {folder}", highlight=False)
+            write_world(folder)
+            (folder / "DONE").touch()
+        return _execute("", config, [f"data={folder}"], False, "")
+
+    _finish(write_and_run, as_json)
+
+
+@app.command()
+def report(run_folder: RunArgument, as_json: Json = False) -> None:
+    """Show the leaderboard of a finished run and where its report lies."""
+
+    def show() -> Any:
+        from components.errors import UserError
+        from pipelines.driver import LEADERBOARD_FILE
+
+        file = run_folder / LEADERBOARD_FILE
+        if not file.is_file():
+            raise UserError(f"{file}: missing; the run is not evaluated yet, run `distilrec run CONFIG` first")
+        leaderboard = json.loads(file.read_bytes())
+        _show_results(run_folder, leaderboard, as_json)
+        return leaderboard
+
+    _finish(show, as_json)
+
+
+@app.command()
+def recommend(
+    run_folder: RunArgument,
+    history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Rank the catalog for one history with the exported model, offline."""
+
+    def rank() -> None:
+        from pipelines.recommend import recommend as recommend_offline
+
+        recommend_offline(run_folder, [item for item in history.split(",") if item], k, exclude_seen, as_json)
+
+    _act(rank)
+
+
+@app.command()
+def serve(
+    run_folder: RunArgument,
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+) -> None:
+    """Start the endpoint on the exported model of a run."""
+
+    def start() -> None:
+        from pipelines.serve import serve as serve_forever
+
+        serve_forever(run_folder, host, port)
+
+    _act(start)
+
+
+def _stage_command(stage: str, about: str) -> None:
+    def command(
+        config: ConfigArgument,
+        overrides: Overrides = None,
+        as_json: Json = False,
+        dry_run: DryRun = False,
+        start: From = "",
+    ) -> None:
+        _run_stage(stage, config, overrides, as_json, dry_run, start)
+
+    app.command(stage, help=f"Run what is not done up to this stage: {about}.")(command)
+
+
+def _register_stages() -> None:
+    from pipelines.stages import STAGES
+
+    for stage in STAGES.values():
+        _stage_command(stage.name, stage.about)
+
+
+def _run_stage(
+    stage: str, config: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, forced_stage: str
+) -> None:
+    _finish(lambda: _execute(stage, config, overrides or [], dry_run, forced_stage, as_json), as_json)
+
+
+def _execute(
+    stage: str, file: Path, overrides: list[str], dry_run: bool, forced_stage: str, as_json: bool = False
+) -> dict[str, Any]:
+    from pipelines.load_config import load_config
+
+    config = load_config(file, overrides)
+    if dry_run:
+        return _show_plan(config, stage, forced_stage, as_json)
+    from pipelines.driver import execute_run
+    from pipelines.output import messages
+    from pipelines.progress import make_board
+
+    result = execute_run(config, make_board(messages()), stage, forced_stage)
+    _show_end(result, as_json)
+    return result.as_json()
+
+
+def _show_plan(config: RunConfig, stage: str, forced_stage: str, as_json: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipelines.driver import plan_run
+    from pipelines.output import decision_table
+
+    decisions = plan_run(config, stage, forced_stage)
+    if not as_json:
+        Console().print(decision_table(decisions))
+    return {"run": str(config.folder), "nodes": [asdict(decision) for decision in decisions]}
+
+
+def _show_end(result: RunResult, as_json: bool) -> None:
+    from pipelines.output import messages
+
+    total = len(result.decisions)
+    skipped = total - result.ran
+    if not result.ran:
+        text = f"nothing to do: all {total} parts of {result.folder} are done already"
+    else:
+        text = f"{result.folder}: {result.ran} of {total} parts ran" + (
+            f", {skipped} were done already" if skipped else ""
+        )
+    messages().print(text, highlight=False, markup=False, soft_wrap=True)
+    leaderboard = result.as_json()["leaderboard"]
+    if leaderboard and any(decision.node == "evaluate" for decision in result.decisions):
+        _show_results(result.folder, leaderboard, as_json)
+
+
+def _show_results(run_folder: Path, leaderboard: dict[str, Any], as_json: bool) -> None:
+    from rich.console import Console
+
+    from components.reports.tables import print_leaderboard
+    from pipelines.driver import REPORT_FILE
+    from pipelines.output import messages
+
+    console = messages() if as_json else Console()
+    print_leaderboard(leaderboard, console)
+    if (run_folder / REPORT_FILE).is_file():
+        console.print(f"report:   {run_folder / REPORT_FILE}", highlight=False, markup=False, soft_wrap=True)
+    if (run_folder / "export").is_dir():
+        command = f"distilrec serve {shlex.quote(str(run_folder))}"
+        console.print(f"endpoint: {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _finish(action: Callable[[], Any], as_json: bool) -> None:
+    from pipelines.output import finish
+
+    raise typer.Exit(finish(action, as_json))
+
+
+def _act(action: Callable[[], None]) -> None:
+    """Run a command that prints its own result."""
+    _finish(action, as_json=False)
+
+
+def main() -> None:
+    """Entry point of ``distilrec`` and ``python -m pipelines``."""
+    app(prog_name="distilrec")
+
+
+_register_stages()

@@ -1,0 +1,203 @@
+"""The configuration of a run: one frozen object, made of the configurations that live beside what they configure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from components.data.cleaning import PrepareConfig
+from components.data.readers import InputConfig
+from components.distillation.config import DistillationConfig
+from components.features.text import TextConfig
+from components.training.config import TrainingConfig
+from pipelines.evaluate import EvaluateConfig
+from pipelines.export import ExportConfig
+
+PLAIN: Final = "plain"  # the configured student without distillation
+DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
+COUNTING: Final = frozenset({"mostpop", "markov"})  # students that count: no seed changes them
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelChoice(BaseModel):
+    """A registered model: `kind`, and the arguments of that kind beside it.
+
+    The arguments are checked against the registry when the file is loaded (`pipelines.load_config`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the kind's own configuration takes."""
+        return dict(self.model_extra or {})
+
+
+class TeacherConfig(ModelChoice):
+    """A teacher: a model, how it is tuned, and whether it starts from the weights of stage `pretrain`."""
+
+    training: TrainingConfig = TrainingConfig()
+    pretrained: bool = False
+
+
+class DomainConfig(Section):
+    """A data set that only pre-training sees; `data` is a path below the run's own `data` unless it is absolute."""
+
+    data: str = ""
+    input: InputConfig
+    prepare: PrepareConfig = PrepareConfig()
+
+
+class PretrainConfig(Section):
+    """How teachers with ``pretrained: true`` learn from other domains first."""
+
+    domains: dict[Name, DomainConfig] = Field(min_length=1)
+    training: TrainingConfig = TrainingConfig()
+
+
+class ServeConfig(Section):
+    """Where the endpoint listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    replicas: int = Field(default=1, ge=1)
+
+
+class ClusterConfig(Section):
+    """What the run may use. Nothing here changes a result, so nothing here makes a stage run again.
+
+    Attributes:
+        address: an existing cluster; None starts Ray on this machine unless RAY_ADDRESS is set.
+        num_cpus: logical CPUs of the local session; None takes the cores, at least 4.
+        num_workers: processes that train one model together.
+        use_gpu: "auto" uses GPUs where the cluster has enough of them.
+        cpus_per_worker: logical CPUs of one training worker.
+        max_parallel_teachers: teachers that train (or pre-train) at the same time.
+        max_parallel_students: students that train at the same time.
+        object_store_mb: shared memory of the local session.
+        temp_dir: folder of the local session's sockets and logs; keep it short.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = Field(default=None, ge=1)
+    num_workers: int = Field(default=1, ge=1)
+    use_gpu: bool | Literal["auto"] = "auto"
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    max_parallel_teachers: int = Field(default=2, ge=1)
+    max_parallel_students: int = Field(default=2, ge=1)
+    object_store_mb: int = Field(default=512, ge=80)
+    temp_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One log to prepare: its root folder, how it is read and how it is cleaned."""
+
+    data: str
+    input: InputConfig
+    prepare: PrepareConfig
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One student of the leaderboard: which model, and how it is distilled (None: not at all)."""
+
+    name: str
+    student: ModelChoice
+    distillation: DistillationConfig | None
+
+
+class RunConfig(Section):
+    """A whole run.
+
+    Attributes:
+        name: folder of the run below `output`.
+        output: where runs are kept.
+        seeds: every student is trained once per seed.
+        data: root folder of the input, local or remote (``s3://…``).
+        teachers: by name; empty trains plain students alone.
+        variants: more distilled students by name; each overrides keys of `distillation`.
+        baselines: kinds of students to compare with, or ``plain``, the configured student without teachers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    name: Name
+    output: str = "runs"
+    seeds: list[int] = Field(default=[0], min_length=1)
+    data: str
+    input: InputConfig
+    prepare: PrepareConfig = PrepareConfig()
+    features: TextConfig | None = None
+    pretrain: PretrainConfig | None = None
+    teachers: dict[Name, TeacherConfig] = {}
+    student: ModelChoice = ModelChoice(kind="sasrec")
+    training: TrainingConfig = TrainingConfig()
+    distillation: DistillationConfig | None = None
+    variants: dict[Name, dict[str, Any]] = {}
+    baselines: list[Name] = ["mostpop", "markov", PLAIN]
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return Path(self.output) / self.name
+
+    def source(self, domain: str = "") -> Source:
+        """What stage ``prepare`` reads: the run's own log, or that of a pre-training domain."""
+        if not domain:
+            return Source(self.data, self.input, self.prepare)
+        chosen = self.domains[domain]
+        return Source(below(self.data, chosen.data), chosen.input, chosen.prepare)
+
+    @property
+    def domains(self) -> Mapping[str, DomainConfig]:
+        """The pre-training domains that some teacher needs, by name."""
+        needed = any(teacher.pretrained for teacher in self.teachers.values())
+        return self.pretrain.domains if self.pretrain and needed else {}
+
+    def students(self) -> Iterator[Variant]:
+        """Every student that stage ``distill`` trains, baselines first."""
+        for name in dict.fromkeys(self.baselines):
+            yield Variant(name, self.student if name == PLAIN else ModelChoice(kind=name), None)
+        if self.distillation and self.teachers:
+            yield Variant(DISTILLED, self.student, self.distillation)
+            base = self.distillation.model_dump()
+            for name, changes in self.variants.items():
+                yield Variant(name, self.student, DistillationConfig.model_validate({**base, **changes}))
+
+    def variant(self, name: str) -> Variant:
+        """The student called `name`.
+
+        Raises:
+            KeyError: the run has no such student.
+        """
+        return {variant.name: variant for variant in self.students()}[name]
+
+
+def below(root: str, path: str) -> str:
+    """`path` below `root`, or `path` itself where it is absolute or remote.
+
+    >>> below("s3://bucket/logs", "food"), below("/data", "/other"), below("/data", "")
+    ('s3://bucket/logs/food', '/other', '/data')
+    """
+    if not path:
+        return root
+    return path if os.path.isabs(path) or "://" in path else f"{root.rstrip('/')}/{path}"

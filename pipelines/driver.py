@@ -1,0 +1,134 @@
+"""A run from the outside: plan it, run it, and gather what a person wants to see at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipelines.cache import Stored, read_stored, recover, storage_errors
+from pipelines.config import RunConfig
+from pipelines.executor import Executor
+from pipelines.fingerprint import fingerprints
+from pipelines.graph import Node, build_graph, select
+from pipelines.interrupt import interruptible
+from pipelines.lock import run_lock
+from pipelines.plan import Decision, plan
+from pipelines.progress import Board
+from pipelines.ray_session import ray_session
+from pipelines.stages import get_stage
+
+LOG_FILE: Final = "logs/run.log"
+LEADERBOARD_FILE: Final = "leaderboard.json"
+REPORT_FILE: Final = "report.html"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        folder: the run folder.
+        decisions: for every node, whether it ran and why.
+    """
+
+    folder: Path
+    decisions: list[Decision]
+
+    @property
+    def ran(self) -> int:
+        """Number of nodes that ran."""
+        return sum(decision.run for decision in self.decisions)
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as one JSON document."""
+        leaderboard = self.folder / LEADERBOARD_FILE
+        report = self.folder / REPORT_FILE
+        return {
+            "run": str(self.folder),
+            "nodes": [asdict(decision) for decision in self.decisions],
+            "leaderboard": json.loads(leaderboard.read_bytes()) if leaderboard.is_file() else None,
+            "report": str(report) if report.is_file() else None,
+        }
+
+
+def chosen_nodes(config: RunConfig, stage: str = "") -> list[Node]:
+    """The whole graph, or `stage` with what it needs."""
+    nodes = build_graph(config)
+    return select(nodes, stage) if stage else nodes
+
+
+def plan_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> list[Decision]:
+    """What `execute_run` would do, without doing it; writes nothing.
+
+    Raises:
+        UserError: the run has no such stage.
+    """
+    nodes = chosen_nodes(config, stage)
+    _check_forced(nodes, forced_stage)
+    stored = {node.name: read_stored(config.folder / node.folder) for node in nodes}
+    return plan(nodes, stored, fingerprints(config, nodes), forced_stage)
+
+
+def execute_run(config: RunConfig, board: Board, stage: str = "", forced_stage: str = "") -> RunResult:
+    """Run what must run and keep what is done.
+
+    Args:
+        config: the configuration.
+        board: shows progress.
+        stage: stop behind this stage; ``""`` runs the whole graph.
+        forced_stage: this stage and what depends on it run in any case.
+
+    Raises:
+        DistilrecError: a node failed, or the run folder is taken or cannot be written.
+    """
+    nodes = chosen_nodes(config, stage)
+    _check_forced(nodes, forced_stage)
+    run = config.folder
+    with storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible(), board:
+        stored = _recovered(run, nodes)
+        executor = Executor(
+            config, nodes, stored, fingerprints(config, nodes), board, lambda: _session(config), forced_stage
+        )
+        return RunResult(run, executor.run())
+
+
+@contextmanager
+def logging_to(file: Path) -> Iterator[None]:
+    """Send log records and warnings of all libraries to `file` instead of the terminal."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _session(config: RunConfig) -> Iterator[None]:
+    with ray_session(config.cluster), interruptible():  # Ray puts handlers of its own in place of ours
+        yield
+
+
+def _recovered(run: Path, nodes: list[Node]) -> dict[str, Stored | None]:
+    for node in nodes:
+        recover(run / node.folder)
+    return {node.name: read_stored(run / node.folder) for node in nodes}
+
+
+def _check_forced(nodes: list[Node], forced_stage: str) -> None:
+    if forced_stage:
+        get_stage(forced_stage)
+        select(nodes, forced_stage)

@@ -1,0 +1,205 @@
+"""Runs the graph: ready nodes in threads of the driver, each in its own folder, until all are done or one fails."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from components.errors import DistilrecError
+from components.schema import MANIFEST_FILE
+from pipelines.cache import (
+    Stored,
+    file_digest,
+    node_key,
+    partial_folder,
+    publish,
+    storage_errors,
+    work_folder,
+    write_atomically,
+    write_manifest,
+)
+from pipelines.failures import failure, joined
+from pipelines.graph import Node
+from pipelines.plan import Decision, decide, forced_nodes
+from pipelines.progress import Board, duration
+from pipelines.stages import STAGES, Progress, StageContext, StageFunction
+
+if TYPE_CHECKING:
+    from pipelines.config import ClusterConfig, RunConfig
+
+TIMING_FOLDER: Final = "logs/timing"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One node, ready to run: what it reads and the key of what it writes."""
+
+    node: Node
+    key: str
+    inputs: Mapping[str, str]
+    fingerprint: str
+    folders: Mapping[str, Path]
+
+
+@dataclass
+class Executor:
+    """Runs nodes.
+
+    Args:
+        config: the whole configuration.
+        nodes: the graph or a part that is closed under inputs; inputs come first.
+        stored: what the run folder holds, by node name.
+        fingerprints: identity of outside files, by node name.
+        board: shows progress.
+        session: opened before the first node runs; a run with nothing to do never starts Ray.
+        forced_stage: runs in any case, with all that depends on it.
+        load: finds the function of a stage.
+    """
+
+    config: RunConfig
+    nodes: Sequence[Node]
+    stored: Mapping[str, Stored | None]
+    fingerprints: Mapping[str, str]
+    board: Board
+    session: Callable[[], AbstractContextManager[None]]
+    forced_stage: str = ""
+    load: Callable[[str], StageFunction] = lambda stage: STAGES[stage].load()
+    decisions: list[Decision] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._by_name = {node.name: node for node in self.nodes}
+        self._forced = forced_nodes(self.nodes, self.forced_stage)
+        self._digests: dict[str, str] = {}
+        self._running: dict[str, Node] = {}
+        self._results: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
+        self._failures: list[DistilrecError] = []
+
+    def run(self) -> list[Decision]:
+        """Run all that must run; return what was decided for each node.
+
+        Raises:
+            DistilrecError: one error for all nodes that failed; nodes that were running have finished.
+        """
+        waiting = list(self.nodes)
+        with ExitStack() as stack:
+            while waiting or self._running:
+                waiting = self._start_ready(waiting, stack)
+                if self._running:
+                    self._take_result()
+                if self._failures:
+                    waiting = []
+        if self._failures:
+            raise joined(self._failures)
+        return self.decisions
+
+    def _start_ready(self, waiting: list[Node], stack: ExitStack) -> list[Node]:
+        """Settle every node whose inputs are done: skip it, or start it where its stage has a free place."""
+        left = []
+        for node in waiting:
+            if not all(name in self._digests for name in node.inputs) or not self._has_place(node):
+                left.append(node)
+                continue
+            job = self._job(node)
+            decision = decide(
+                node, self.stored.get(node.name), job.inputs, job.fingerprint, self._forced.get(node.name, "")
+            )
+            self.decisions.append(decision)
+            if decision.run:
+                if not any(known.run for known in self.decisions[:-1]):
+                    stack.enter_context(self.session())
+                self._start(job, decision.reason)
+            else:
+                stored = self.stored[node.name]
+                self._digests[node.name] = stored.digest if stored else ""
+        return left
+
+    def _has_place(self, node: Node) -> bool:
+        taken = Counter(running.stage for running in self._running.values())[node.stage]
+        return taken < parallel_limit(node.stage, self.config.cluster)
+
+    def _job(self, node: Node) -> Job:
+        inputs = {name: self._digests[name] for name in node.inputs}
+        fingerprint = self.fingerprints.get(node.name, "")
+        folders = {name: self.config.folder / self._by_name[name].folder for name in node.inputs}
+        return Job(node, node_key(node, inputs, fingerprint), inputs, fingerprint, folders)
+
+    def _start(self, job: Job, reason: str) -> None:
+        name = job.node.name
+        progress = self.board.begin(name, reason)
+        self._running[name] = job.node
+
+        def work() -> None:
+            try:
+                run_job(self.config, job, progress, self.load(job.node.stage))
+            except BaseException as error:  # noqa: BLE001 - the main thread decides what it means
+                self._results.put((name, error))
+            else:
+                self._results.put((name, None))
+
+        # A daemon: an interrupted driver does not wait for it.
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+    def _take_result(self) -> None:
+        started = {name: self._by_name[name] for name in self._running}
+        name, error = self._results.get()
+        node = started[name]
+        del self._running[name]
+        if error is None:
+            self._digests[name] = file_digest(self.config.folder / node.folder / MANIFEST_FILE)
+            self.board.end(name, f"done in {duration(_seconds(self.config.folder, node))}")
+        else:
+            self._failures.append(failure(name, error, self.config.folder))
+            self.board.end(name, "failed")
+
+
+def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunction) -> None:
+    """Call the stage in a fresh folder, then seal the folder and rename it into place."""
+    run, node = config.folder, job.node
+    folder = run / node.folder
+    partial = partial_folder(folder)
+    started = time.perf_counter()
+    with storage_errors(run):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        work = work_folder(run, node, job.key)
+        context = StageContext(config, node.name, node.suffix, partial, work, dict(job.folders), progress, node.seed)
+        function(context)
+        write_manifest(partial, node, job.key, job.inputs, job.fingerprint)
+        context.timing["seconds"] = time.perf_counter() - started
+        _write_timing(run, node, context.timing)
+        publish(folder)
+        shutil.rmtree(work.parent, ignore_errors=True)
+
+
+def parallel_limit(stage: str, cluster: ClusterConfig) -> int:
+    """How many nodes of a stage may run at the same time."""
+    limits = {
+        "pretrain": cluster.max_parallel_teachers,
+        "teach": cluster.max_parallel_teachers,
+        "distill": cluster.max_parallel_students,
+    }
+    return limits.get(stage, 1)
+
+
+def timing_file(run: Path, node: str) -> Path:
+    """Seconds and rates of a node; outside its folder, because no manifest may depend on a clock."""
+    return run / TIMING_FOLDER / f"{node.replace('/', '--')}.json"
+
+
+def _write_timing(run: Path, node: Node, timing: Mapping[str, float]) -> None:
+    file = timing_file(run, node.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(timing, indent=2, sort_keys=True))
+
+
+def _seconds(run: Path, node: Node) -> float:
+    return float(json.loads(timing_file(run, node.name).read_text(encoding="utf-8"))["seconds"])

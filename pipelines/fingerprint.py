@@ -1,0 +1,63 @@
+"""The identity of files outside the run folder, so that changed logs are prepared again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.fs as pafs
+
+from components.data.sources import Source, find_sources
+from components.errors import DataError
+from pipelines.cache import canonical_json, file_digest
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
+    from pipelines.graph import Node
+
+MAX_HASHED_BYTES: Final = 256 * 2**20  # larger files are known by size and time of change
+MISSING: Final = "missing"
+
+
+def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
+    """Fingerprint of every node that reads files outside the run folder, by node name."""
+    found = {}
+    for node in nodes:
+        if node.stage == "prepare":
+            source = config.source(node.domain)
+            paths = [source.input.interactions, source.input.items, source.input.images]
+            found[node.name] = data_fingerprint(source.data, [path for path in paths if path])
+        elif node.stage == "teach":
+            values = config.teachers[node.suffix].arguments.values()
+            files = [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
+            if files:  # a teacher that was trained elsewhere
+                found[node.name] = _digest([file_digest(file) for file in files])
+    return found
+
+
+def data_fingerprint(data: str, paths: Iterable[str]) -> str:
+    """sha256 over place below `data`, size and content of every file that `paths` mean.
+
+    A path that means no file is part of the identity: the stage that reads it says what is wrong.
+    """
+    identities = []
+    for path in paths:
+        try:
+            identities.append([_identity(source) for source in find_sources(data, path, "input")])
+        except DataError:
+            identities.append([[path, MISSING]])
+    return _digest(identities)
+
+
+def _identity(source: Source) -> list[str | int]:
+    """Name and size, and the content where it is cheap to read, else the time of change."""
+    name = Path(source.path).name
+    if isinstance(source.filesystem, pafs.LocalFileSystem) and source.size <= MAX_HASHED_BYTES:
+        return [name, source.size, file_digest(Path(source.path))]
+    return [name, source.size, source.filesystem.get_file_info(source.path).mtime_ns]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""The run as a graph of nodes: a pure function of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+
+from components.errors import UserError, nearest
+from components.teachers.external import EXTERNAL
+from pipelines.config import COUNTING
+from pipelines.stages import SEED_MARK
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
+# Keys that change how the work is done, never what it writes.
+HOW: Final = {
+    "prepare": {"partitions", "fast_path_rows", "shuffle_strategy"},
+    "training": {"checkpoint_seconds"},
+    "features": {"batch_tokens"},
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of a stage.
+
+    Attributes:
+        stage: what runs.
+        suffix: which one of the stage's nodes; ``""`` where it has one.
+        inputs: names of the nodes that it reads.
+        part: the part of the configuration that decides what it writes, as plain JSON values.
+        seed: its own seed.
+        domain: the pre-training domain that it belongs to, ``""`` for the run's own data.
+    """
+
+    stage: str
+    suffix: str = ""
+    inputs: tuple[str, ...] = ()
+    part: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    domain: str = ""
+
+    @property
+    def name(self) -> str:
+        """``"teach/unisrec"``; ``"prepare"`` where the stage has one node."""
+        return f"{self.stage}/{self.suffix}" if self.suffix else self.stage
+
+    @property
+    def folder(self) -> str:
+        """Where it writes below the run folder: its name; domains are apart, no folder lies inside another node's."""
+        return f"domains/{self.domain}/{self.stage}" if self.domain else self.name
+
+
+def build_graph(config: RunConfig) -> list[Node]:
+    """All nodes of the run, every node after its inputs."""
+    models = [*_teacher_nodes(config), *_student_nodes(config)]
+    return [*_data_nodes(config), *_pretrain_nodes(config), *models, *_final_nodes(config, models)]
+
+
+def select(nodes: Iterable[Node], stage: str) -> list[Node]:
+    """The nodes of `stage` and all that they need, in order.
+
+    Raises:
+        UserError: the run has no node of this stage.
+    """
+    nodes = list(nodes)
+    needed = {node.name for node in nodes if node.stage == stage}
+    if not needed:
+        known = list(dict.fromkeys(node.stage for node in nodes))
+        raise UserError(f"this run has no stage {stage!r}; it has: {', '.join(known)}{nearest(stage, known)}")
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return [node for node in nodes if node.name in needed]
+
+
+def _data_nodes(config: RunConfig) -> list[Node]:
+    nodes = []
+    for domain in ("", *config.domains):
+        source = config.source(domain)
+        part = {"input": _json(source.input), "prepare": _json(source.prepare, "prepare")}
+        nodes.append(Node("prepare", domain, (), part, _seed(config), domain))
+        if config.features:
+            part = {"features": _json(config.features, "features")}
+            nodes.append(Node("features", domain, (nodes[-1].name,), part, _seed(config), domain))
+    return nodes
+
+
+def _pretrain_nodes(config: RunConfig) -> list[Node]:
+    if config.pretrain is None:
+        return []
+    part = {**_json(config.pretrain), "training": _json(config.pretrain.training, "training")}
+    del part["domains"]  # their data reaches the key through the inputs
+    stages = ("prepare", "features") if config.features else ("prepare",)
+    inputs = tuple(f"{stage}/{domain}" for domain in config.domains for stage in stages)
+    nodes = []
+    for name, teacher in config.teachers.items():
+        if teacher.pretrained:
+            model = {"kind": teacher.kind, "arguments": teacher.arguments}
+            nodes.append(Node("pretrain", name, inputs, {"pretrain": part, **model}, _seed(config)))
+    return nodes
+
+
+def _teacher_nodes(config: RunConfig) -> list[Node]:
+    nodes = []
+    for name, teacher in config.teachers.items():
+        inputs = ["prepare"]
+        if config.features and teacher.kind != EXTERNAL:
+            inputs.append("features")
+        if teacher.pretrained:
+            inputs.append(f"pretrain/{name}")
+        part = {**_json(teacher), "training": _json(teacher.training, "training")}
+        nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, _seed(config)))
+    if nodes:
+        nodes.append(Node("annotate", "", ("prepare", *(node.name for node in nodes)), {}, _seed(config)))
+    return nodes
+
+
+def _student_nodes(config: RunConfig) -> list[Node]:
+    nodes = []
+    for variant in config.students():
+        counts = variant.student.kind in COUNTING
+        part: dict[str, Any] = {"student": _json(variant.student), **_validation(config)}
+        if counts:
+            part["training"] = {"validation_users": config.training.validation_users}
+        else:
+            part["training"] = _json(config.training, "training")
+        if variant.distillation:
+            part["distillation"] = _json(variant.distillation)
+        inputs = ("annotate" if variant.distillation else "prepare",)
+        for seed in config.seeds[:1] if counts else config.seeds:
+            nodes.append(Node("distill", f"{variant.name}{SEED_MARK}{seed}", inputs, part, seed))
+    return nodes
+
+
+def _final_nodes(config: RunConfig, models: list[Node]) -> list[Node]:
+    ranked = tuple(node.name for node in models if node.stage in ("teach", "distill"))
+    students = tuple(node.name for node in models if node.stage == "distill")
+    return [
+        Node("evaluate", "", ("prepare", *ranked), {"evaluate": _json(config.evaluate)}, _seed(config)),
+        Node("export", "", ("prepare", "evaluate", *students), {"export": _json(config.export)}, _seed(config)),
+    ]
+
+
+def _validation(config: RunConfig) -> dict[str, Any]:
+    """What decides early stopping beside the training section."""
+    return {"mask_history": config.evaluate.mask_history}
+
+
+def _seed(config: RunConfig) -> int:
+    return config.seeds[0]
+
+
+def _json(model: BaseModel, section: str = "") -> dict[str, Any]:
+    """A section as plain JSON values, without the keys of `HOW`."""
+    return model.model_dump(mode="json", exclude=HOW.get(section))
