@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.artifacts.format import REMEDY, verify
-from components.artifacts.models import load_model
+from components.artifacts.models import ModelConfig, load_model, read_model_config
 from components.errors import ArtifactError, DataError
 from components.inference import Scorer
 from components.schema import (
@@ -78,6 +78,7 @@ class Recommender:
 
     Attributes:
         manifest: the artifact's manifest.
+        config: what the model is.
         num_items: items of the catalogue.
 
     Raises:
@@ -91,6 +92,7 @@ class Recommender:
         for name in (CONFIG_FILE, MODEL_FILE, ITEMS_FILE, METRICS_FILE):
             if name not in listed:
                 raise ArtifactError(f"{self.folder / name}: missing; an artifact that serves has it; {REMEDY}")
+        self.config: ModelConfig = read_model_config(self.folder)
         self._scorer = Scorer(load_model(self.folder), device=device, reproducible=True)
         self._read_items()
         self._users = self._read_users() if HISTORIES_FILE in listed else None
@@ -110,6 +112,18 @@ class Recommender:
     def _read_users(self) -> dict[str, tuple[int, list[int]]]:
         table = _read_table(self.folder / HISTORIES_FILE, [USER_ID, USER, ITEMS])
         return {row[0]: (row[1], row[2]) for row in table.select(USER_ID, USER, ITEMS).iter_rows()}
+
+    @property
+    def name(self) -> str:
+        """Name and version of the model, such as ``"prm-kd@1f0c5a7be2d4"``; the version is the hash of its tensors."""
+        model = self.manifest.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        return f"{name or self.config.kind}@{self.manifest['files'][MODEL_FILE][:12]}"
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Trainable parameters of the model by part."""
+        return self._scorer.model.parameter_parts()
 
     @property
     def has_users(self) -> bool:

@@ -32,6 +32,7 @@ from components.schema import (
     USER,
     USER_ID,
 )
+from pipelines.stages import EXTRA_MANIFEST_FILE, SEED_MARK
 
 if TYPE_CHECKING:
     from pipelines.stages import StageContext
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 AUTO: Final = "auto"
 METRIC: Final = "valid_ndcg@10"
 DISTILL: Final = "distill/"
-SEED_MARK: Final = "/seed-"  # distill/VARIANT/seed-S
-EXTRA_FILE: Final = "manifest_extra.json"  # joins the manifest that the executor writes
 SHOWN: Final = (ITEM, ITEM_ID, TITLE, TEXT, COUNT)  # columns of the catalogue that an endpoint needs
 
 
@@ -83,8 +82,8 @@ class Choice:
 def choose(candidates: Sequence[Candidate], model: str = AUTO, seed: int | None = None) -> Choice:
     """Choose what to export; a pure function.
 
-    With ``"auto"`` the variant whose mean over seeds is best wins, not the luckiest single seed; baselines compete only where
-    there is nothing else. Of the variant's seeds the best one is exported. Ties go to the first name, the lowest seed.
+    With ``"auto"`` the variant whose mean over seeds is best wins, not the luckiest single seed; baselines compete only
+    where there is nothing else. Of its seeds the best is exported. Ties go to the first name and the lowest seed.
 
     Raises:
         StageError: there is no candidate.
@@ -149,7 +148,7 @@ def run(context: StageContext) -> None:
             write_histories(prepared, context.folder)
         context.progress.advance()
         write_json(context.folder / METRICS_FILE, {**read_json(source / METRICS_FILE), **_tested(context, choice)})
-        write_json(context.folder / EXTRA_FILE, _provenance(context, choice, prepared))
+        write_json(context.folder / EXTRA_MANIFEST_FILE, _provenance(context, choice, prepared))
     except OSError as error:
         raise StorageError(
             f"{context.folder}: cannot write the artifact ({error}); free space and run again"
@@ -174,7 +173,8 @@ def _tested(context: StageContext, choice: Choice) -> dict[str, Any]:
     if "evaluate" not in context.inputs:
         return {}
     rows = read_json(context.inputs["evaluate"] / "leaderboard.json").get("rows", [])
-    return {"test": row for row in rows if row.get("name") == choice.winner.variant}
+    row = next((row for row in rows if row.get("name") == choice.winner.variant), None)
+    return {} if row is None else {"test": row}
 
 
 def _provenance(context: StageContext, choice: Choice, prepared: PreparedSet) -> dict[str, Any]:

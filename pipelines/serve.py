@@ -1,0 +1,161 @@
+"""``distilrec serve``: an artifact behind an HTTP endpoint, on Ray Serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from components.errors import StageError, UserError
+from components.recommender import Recommender
+from pipelines.served import find_artifact
+from serve import haproxy
+from serve.settings import KEY_VARIABLE, Settings, access
+
+if TYPE_CHECKING:
+    from pipelines.config import ClusterConfig
+
+Proxy = Literal["auto", "haproxy", "plain"]
+
+
+def serve(
+    run: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 1,
+    *,
+    proxy: Proxy = "auto",
+    block: bool = True,
+) -> None:
+    """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
+
+    Args:
+        run: a run or an artifact, see `pipelines.served.find_artifact`.
+        host: where to listen; anything but loopback needs an API key in the environment (DISTILREC_API_KEY).
+        port: where to listen.
+        replicas: processes that answer.
+        proxy: ``"haproxy"`` is many times cheaper per request, ``"plain"`` is Ray Serve's own; ``"auto"`` takes HAProxy
+            where it works.
+        block: False returns as soon as the endpoint answers, and stops it; for checks.
+
+    Raises:
+        UserError: no artifact there, the port is taken, or the host would be open to everybody.
+        ArtifactError: the artifact is corrupt.
+        StageError: the endpoint does not start.
+    """
+    settings = access(host, os.environ.get(KEY_VARIABLE))
+    check_port(host, port)
+    artifact = find_artifact(run)
+    known = Recommender(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
+    out = Console(stderr=True, highlight=False)
+    out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
+    with endpoint(artifact, settings, host, port, replicas, proxy):
+        sys.stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
+        sys.stdout.flush()
+        if block:
+            _wait_for_signal()
+            out.print("stopping …")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise UserError unless `host`:`port` can be listened on now."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(address[0], address[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot listen on {host}:{port}: {reason}; choose another --port, or stop what uses it"
+        ) from error
+
+
+@contextmanager
+def endpoint(
+    artifact: Path, settings: Settings, host: str, port: int, replicas: int = 1, proxy: Proxy = "auto"
+) -> Iterator[None]:
+    """Hold a running endpoint; it answers when the block is entered and is gone when it is left.
+
+    Raises:
+        StageError: it does not start; the reason is chained.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dserve"))  # private (0700): sockets and state of the proxy
+    try:
+        os.environ.update(_proxy_environment(proxy, folder))
+        from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
+
+        with ray_session(_cluster(replicas)), _application(artifact, settings, host, port, replicas):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _proxy_environment(proxy: Proxy, folder: Path) -> dict[str, str]:
+    """The environment for the wanted proxy; empty for Ray Serve's own, or where a cluster is joined that has its own."""
+    if proxy == "plain" or os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
+        return {}
+    binary = haproxy.binary()
+    if binary is None:
+        if proxy == "haproxy":
+            raise UserError("HAProxy does not run on this machine; use --proxy plain, or install ray[serve] on Linux")
+        return {}
+    return haproxy.environment(binary, folder)
+
+
+def _cluster(replicas: int) -> ClusterConfig:
+    from pipelines.config import ClusterConfig
+
+    return ClusterConfig(num_cpus=max(4, replicas + 2), object_store_mb=128)
+
+
+@contextmanager
+def _application(artifact: Path, settings: Settings, host: str, port: int, replicas: int) -> Iterator[None]:
+    from ray import serve as ray_serve
+    from ray.serve.config import ProxyLocation
+
+    from serve.endpoint import APP_NAME, build
+
+    ray_serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options={"host": host, "port": port, "request_timeout_s": 30},
+    )
+    try:
+        try:
+            ray_serve.run(build(str(artifact), settings, replicas), name=APP_NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise StageError(f"the endpoint does not start: {error}") from error
+        yield
+    finally:
+        ray_serve.shutdown()
+
+
+def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool = False) -> str:
+    """The address and a request that works: its history is the catalogue's three most frequent items."""
+    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+    url = f"http://{shown}:{port}"
+    body = json.dumps({"history": recommender.item_ids[:3], "k": 5}, ensure_ascii=False)
+    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
+    return (
+        f"{recommender.name} answers at {url}   (try it there; API at {url}/docs; Ctrl-C stops)\n\n"
+        f"  curl -s {url}/v1/recommend -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}\n\n"
+    )
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    stop.wait()

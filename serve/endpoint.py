@@ -1,0 +1,78 @@
+"""The Ray Serve deployment: one replica holds one loaded artifact and answers requests in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve.config import BackpressureConfig
+
+from components.recommender import Query, Recommendation, Recommender
+from serve.app import create_app
+from serve.settings import Settings
+
+APP_NAME: Final = "distilrec"
+MAX_BATCH_SIZE: Final = 32
+BATCH_WAIT_S: Final = 0.001  # while one batch is answered the next one gathers, so waiting longer gains nothing
+
+
+@ray_serve.deployment(
+    name="endpoint",
+    max_ongoing_requests=1024,  # above Settings.max_in_flight: the application sheds first, with its own error body
+    max_queued_requests=1024,
+    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+    health_check_period_s=10,
+    health_check_timeout_s=30,
+    graceful_shutdown_wait_loop_s=0.5,
+    graceful_shutdown_timeout_s=10,
+    max_constructor_retry_count=1,  # a corrupt artifact does not heal
+    ray_actor_options={"num_cpus": 1},
+)
+@ray_serve.ingress()
+class Endpoint:
+    """One replica.
+
+    Args:
+        artifact: folder of the artifact, readable on every node that runs a replica.
+        settings: limits and access.
+    """
+
+    def __init__(self, artifact: str, settings: dict[str, Any]) -> None:
+        torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
+        self.recommender: Recommender | None = Recommender(artifact)
+        self.settings = Settings.model_validate(settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The HTTP application of this replica; Ray Serve calls it after the constructor."""
+        return create_app(self, self.settings, ray_serve.get_replica_context().replica_id.unique_id)
+
+    @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def answer(self, queries: list[Query]) -> list[Recommendation]:
+        """Answer one query; Ray Serve hands in those of several requests together."""
+        return await self.answer_all(queries)
+
+    async def answer_all(self, queries: Sequence[Query]) -> list[Recommendation]:
+        """Answer the queries of one request in a thread, so that probes are answered meanwhile."""
+        assert self.recommender is not None
+        return await asyncio.to_thread(self.recommender.answer, queries)
+
+    async def check_health(self) -> None:
+        """Rank once: a replica whose model or thread pool is stuck is replaced.
+
+        Raises:
+            RuntimeError: the model gives no answer.
+        """
+        assert self.recommender is not None
+        probe = Query(self.recommender.item_ids[:1], k=1, exclude_seen=False)
+        answers = await self.answer_all([probe])
+        if not answers[0].items:
+            raise RuntimeError("the model ranks nothing for a known item")
+
+
+def build(artifact: str, settings: Settings, replicas: int) -> Any:
+    """The Ray Serve application for an artifact."""
+    return Endpoint.options(num_replicas=replicas).bind(artifact, settings.model_dump())

@@ -1,0 +1,120 @@
+"""What the endpoint takes and gives, as pydantic models; unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
+
+from serve.settings import MAX_BATCH, MAX_BATCH_ITEMS, MAX_HISTORY, MAX_K
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class RecommendRequest(BaseModel):
+    """One question. Give `history` or `user_id`, not both."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        coerce_numbers_to_str=True,  # ids that look like numbers may be sent as numbers
+        json_schema_extra={"examples": [{"history": ["item-1", "item-2"], "k": 10}]},
+    )
+
+    history: list[Identifier] | None = Field(
+        default=None, max_length=MAX_HISTORY, description="item ids, oldest first; may be empty"
+    )
+    user_id: Identifier | None = Field(
+        default=None, description="a user whose history the artifact carries (exported with `histories: true`)"
+    )
+    k: StrictInt = Field(default=10, ge=1, le=MAX_K, description="how many items to return")
+    exclude_seen: StrictBool = Field(default=True, description="leave out the items of the history")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RecommendRequest:
+        if (self.history is None) == (self.user_id is None):
+            raise ValueError("give either `history` or `user_id`")
+        return self
+
+
+class BatchRequest(BaseModel):
+    """Several questions in one call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: list[RecommendRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BatchRequest:
+        asked = sum(request.k for request in self.requests)
+        if asked > MAX_BATCH_ITEMS:
+            raise ValueError(f"asks for {asked} items in all; at most {MAX_BATCH_ITEMS} per call")
+        return self
+
+
+class Item(BaseModel):
+    """One item of the catalogue."""
+
+    item_id: str
+    title: str | None = None
+
+
+class RankedItem(Item):
+    """One recommended item."""
+
+    score: float
+
+
+class RecommendResponse(BaseModel):
+    """The answer: best item first.
+
+    Attributes:
+        items: fewer than `k` where the catalogue has no more.
+        model: name and version of the model that answered.
+        unknown_items: ids of the history that the catalogue does not hold; they were ignored.
+        fallback: ``"popularity"`` where no known item was given, so the most frequent items were returned.
+    """
+
+    items: list[RankedItem]
+    model: str
+    unknown_items: list[str]
+    fallback: str | None = None
+
+
+class BatchResponse(BaseModel):
+    """The answers in the order of the questions."""
+
+    results: list[RecommendResponse]
+
+
+class ItemsResponse(BaseModel):
+    """Items that a search found, the most frequent ones first."""
+
+    items: list[Item]
+
+
+class ModelResponse(BaseModel):
+    """The model that serves."""
+
+    name: str
+    kind: str
+    family: str
+    num_items: int
+    parameters: dict[str, int]
+    metrics: dict[str, Any]
+    user_histories: bool
+    manifest: dict[str, Any]
+
+
+class ErrorResponse(BaseModel):
+    """Every error of the endpoint has this body.
+
+    Attributes:
+        code: a stable word for programs, such as ``"invalid"``.
+        message: one sentence for people.
+        field: the part of the request that is wrong, such as ``"history.3"``; null where it is none.
+    """
+
+    code: str
+    message: str
+    field: str | None = None
