@@ -30,7 +30,7 @@ def artifact_bytes(folder: Path) -> int:
 def request_latency(
     model: Ranker, cases: EvaluationCases, *, k: int = 10, requests: int = 100, seed: int = 0, device: str = "cpu"
 ) -> dict[str, float]:
-    """Milliseconds of one request (batch 1, top `k` of all items, seen ones left out), one thread: median and 99th percentile.
+    """Median and 99th percentile, in ms, of one request: batch 1, the best `k` unseen items, one thread.
 
     Args:
         model: what scores.

@@ -1,4 +1,4 @@
-"""From positions to the leaderboard: means over seeds, intervals, tests against the baseline. Pure and free of clock time."""
+"""From positions to the leaderboard: means over seeds, intervals, tests against the baseline. No clock time."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _mean_slices(slices: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str,
 
 
 def _correct(rows: list[dict[str, Any]], names: list[str]) -> None:
-    """Holm's correction, per metric, over the rows of one kind: students are one family of questions, teachers another."""
+    """Holm's correction, per metric, over the rows of one kind: students are one family of questions."""
     for kind in {row["kind"] for row in rows}:
         family = [row for row in rows if row["kind"] == kind and row["p_value"]]
         for name in names:
@@ -166,8 +166,8 @@ def add_timing(leaderboard: dict[str, Any], timing: Mapping[str, Mapping[str, An
 
     Args:
         leaderboard: what stage ``evaluate`` wrote.
-        timing: by row name: ``latency_p50_ms``, ``latency_p99_ms``, ``users_per_second`` and ``train_seconds_per_epoch``, each
-            optional.
+        timing: by row name: ``latency_p50_ms``, ``latency_p99_ms``, ``users_per_second``,
+            ``train_seconds_per_epoch``, each optional.
     """
 
     def timed(row: dict[str, Any]) -> dict[str, Any]:

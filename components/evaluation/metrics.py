@@ -1,7 +1,7 @@
 """Ranking metrics as pure functions of 1-based positions of the targets.
 
-With one target per user, Recall@K is the hit rate, NDCG@K is ``1 / log2(1 + position)`` and MRR@K is ``1 / position``, each
-0 beyond K. Every function returns one value per user, so that means, slices and paired tests share the same numbers.
+With one target per user, Recall@K is the hit rate, NDCG@K is ``1 / log2(1 + position)`` and MRR@K is ``1 / position``,
+each 0 beyond K. Every function returns one value per user, so that means, slices and paired tests share numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the target stands in the ranking of ALL items, for every evaluated user.
 
-The scores come from ``components.inference``, the one scoring path that serving uses too; this file adds which users are
-asked and what is done with the answer.
+The scores come from ``components.inference``, the one scoring path that serving uses too; this file adds which users
+are asked and what is done with the answer.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def top_lists(
     lists = np.zeros((len(cases), k), dtype=np.int32)
     order = np.argsort(cases.lengths, kind="stable")  # alike lengths share a batch
     try:
-        scorer = Scorer(model, batch_size=batch_size, device=device)
+        scorer = Scorer(model, batch_size=batch_size, device=device or device_of(model))
         for begin in range(0, len(order), CHUNK):
             chosen = order[begin : begin + CHUNK]
             histories = [cases.history(int(case)) for case in chosen]

@@ -35,8 +35,8 @@ def paired_test(candidate: FloatArray, baseline: FloatArray) -> float:
 def _resampled_sums(columns: list[FloatArray], samples: int, seed: int) -> FloatArray:
     """(samples, columns) sums over resampled users.
 
-    Users with equal values are exchangeable, so drawing how often each distinct row occurs (multinomial) equals drawing users
-    one by one; with positions cut at 20 there are at most some hundred distinct rows, however many users.
+    Users with equal values are exchangeable, so drawing how often each distinct row occurs (multinomial) equals drawing
+    users one by one; with positions cut at 20 there are at most some hundred distinct rows, however many users.
     """
     rows, counts = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Groups of users for whom a mean over all may hide a failure: cold targets, popular targets, short and long histories."""
+"""Groups of users for whom a mean may hide a failure: cold targets, popular targets, short and long histories."""
 
 from __future__ import annotations
 
@@ -68,6 +68,4 @@ def slice_metrics(
     >>> slice_metrics(np.array([1, 9]), {"cold_items": np.array([True, False])}, (5,))["cold_items"]
     {'users': 1, 'recall@5': 1.0, 'ndcg@5': 1.0, 'mrr@5': 1.0}
     """
-    return {
-        name: {"users": int(mask.sum()), **mean_metrics(positions[mask], cutoffs)} for name, mask in masks.items()
-    }
+    return {name: {"users": int(mask.sum()), **mean_metrics(positions[mask], cutoffs)} for name, mask in masks.items()}

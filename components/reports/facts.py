@@ -19,6 +19,21 @@ DISTILLATION_FILE: Final = "distillation.json"
 AUDIT_FILE: Final = "audit.json"
 MAX_POINTS: Final = 200  # of the frequency curve
 LENGTH_BORDERS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
+MANIFEST_KEYS: Final = frozenset(
+    [
+        "files",
+        "inputs",
+        "config",
+        "key",
+        "stage",
+        "code_version",
+        "schema_version",
+        "fingerprint",
+        "digest",
+        "seeds",
+        "audit",
+    ]
+)
 PACKAGES: Final = ("distilrec", "torch", "ray", "numpy", "polars", "pyarrow")
 
 
@@ -88,6 +103,11 @@ def _mean(group: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def manifest_counts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest of a prepared set counts beside the entries that every manifest has."""
+    return {name: value for name, value in manifest.items() if name not in MANIFEST_KEYS}
 
 
 def audit_facts(prepared: Path) -> dict[str, Any]:

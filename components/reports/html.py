@@ -24,12 +24,16 @@ def render_report(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -> 
     """Write the report.
 
     Args:
-        report: ``report.json`` of stage ``evaluate`` (curves, distillation, data, audit), with the facts of the run that no
-            manifest may hold: name, config, versions, seconds. Every key may be absent.
+        report: ``report.json`` of stage ``evaluate`` (curves, distillation, data, audit), with the facts of the run
+            that no manifest may hold: name, config, versions, seconds. Every key may be absent.
         leaderboard: the content of ``leaderboard.json``.
     """
     environment = Environment(
-        loader=PackageLoader("components.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("components.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     metric, metrics = main_metric(leaderboard["cutoffs"]), tables.shown_metrics(leaderboard)
     return environment.get_template(TEMPLATE).render(
@@ -39,7 +43,7 @@ def render_report(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -> 
         metric=metric,
         metrics=metrics,
         best=tables.best_names(leaderboard["rows"], metrics),
-        pictures=[(picture, Markup(picture.svg)) for picture in report_pictures(report, leaderboard)],  # noqa: S704
+        pictures=[(picture, Markup(picture.svg)) for picture in report_pictures(report, leaderboard)],
         data=report.get("data") or {},
         audit=flat(report.get("audit") or {}),
         counts=flat(report.get("counts") or {}),
@@ -67,7 +71,7 @@ def report_pictures(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -
 
 
 def curve_metric(report: Mapping[str, Any], default: str) -> str:
-    """The key under which the epochs hold the validation metric; training may watch another one than the leaderboard."""
+    """The key of the validation metric within an epoch; training may watch another one than the leaderboard."""
     epochs = (epoch for runs in (report.get("curves") or {}).values() for run in runs for epoch in run)
     return next((key for epoch in epochs for key in epoch if key.startswith(CURVE)), CURVE + default)
 
@@ -89,7 +93,11 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _json(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else json.dumps(value, ensure_ascii=False)
+    )
 
 
 def shown_config(config: Mapping[str, Any]) -> str:

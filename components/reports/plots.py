@@ -1,4 +1,4 @@
-"""The pictures of the report; each function takes plain values and returns a `Picture`, or None where there is nothing to draw."""
+"""The pictures of the report: plain values in, a `Picture` out, or None where there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from components.evaluation.slices import SLICES
 from components.reports.svg import COLORS, GRID, INK, MUTED, NUM_COLORS, Picture, picture
 
 KIND_COLORS: Final = {"student": COLORS[0], "teacher": COLORS[1], "baseline": COLORS[2]}
@@ -176,7 +177,7 @@ def _top(group: Sequence[int], heights: Sequence[float], gap: float) -> float:
 
 
 def teacher_weights(distillations: Mapping[str, Row]) -> Picture | None:
-    """Per distilled variant: how much each teacher counted, and how often it was dropped for disagreeing with the others.
+    """Per distilled variant: how much each teacher counted, and how often it was dropped.
 
     Args:
         distillations: by variant, the content of ``distillation.json``.
@@ -252,8 +253,9 @@ def data_shape(data: Row) -> Picture | None:
         axes[1].grid(visible=False, axis="x")
 
     alt = (
-        f"Left: the most frequent item has {frequency['count'][0]} training interactions, the last of {frequency['rank'][-1]}"
-        f" has {frequency['count'][-1]}. Right: histogram of the lengths of {sum(lengths['users'])} users' sequences."
+        f"Left: the most frequent item has {frequency['count'][0]} training interactions,"
+        f" the last of {frequency['rank'][-1]} has {frequency['count'][-1]}."
+        f" Right: histogram of the lengths of {sum(lengths['users'])} users' sequences."
     )
     return picture("The data", alt, draw, panels=2)
 
@@ -261,7 +263,7 @@ def data_shape(data: Row) -> Picture | None:
 def slice_bars(rows: Sequence[Row], metric: str, baseline: str | None) -> Picture | None:
     """The metric within each slice, for the best models and the baseline."""
     shown = list(rows[:5]) + [row for row in rows[5:] if row["name"] == baseline]
-    names = [name for name in (shown[0].get("slices") or {}) if shown[0]["slices"][name]["users"]] if shown else []
+    names = [name for name in SLICES if shown and (shown[0].get("slices") or {}).get(name, {}).get("users")]
     if not names:
         return None
 

@@ -26,7 +26,7 @@ VARIABLES: Final = {
     GRID: "var(--grid)",
     **{color: f"var(--series-{index})" for index, color in enumerate(COLORS)},
 }
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: smaller, selectable, in the page's own font
     "text.parse_math": False,  # a name may hold a dollar sign
     "font.size": 10,
@@ -72,7 +72,7 @@ class Picture:
 
 @contextmanager
 def style(salt: str) -> Iterator[None]:
-    """The look of all figures. `salt` keeps the ids of several pictures on one page apart, and the same in every run."""
+    """The look of all figures; `salt` keeps the ids of several pictures on a page apart, and equal in every run."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser draws the text, not matplotlib
         yield
@@ -113,4 +113,6 @@ def inline(figure: Figure, alt: str) -> str:
     for color, variable in VARIABLES.items():
         markup = markup.replace(color, variable)
     label = html.escape(alt, quote=True)
-    return re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', markup, count=1).strip()
+    return re.sub(
+        r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', markup, count=1
+    ).strip()

@@ -74,7 +74,9 @@ def best_names(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
 def leaderboard_table(leaderboard: Mapping[str, Any]) -> Table:
     """The leaderboard as a rich table: the best of each metric in bold, the gain over the baseline with its stars."""
     metrics, rows, baseline = shown_metrics(leaderboard), leaderboard["rows"], leaderboard.get("baseline")
-    table = Table(title=_title(leaderboard), caption=Text(caption_text(leaderboard)), title_justify="left", caption_justify="left")
+    table = Table(
+        title=_title(leaderboard), caption=Text(caption_text(leaderboard)), title_justify="left", caption_justify="left"
+    )
     table.add_column("model", overflow="fold")
     table.add_column("kind")
     for name in (*(metric_title(metric) for metric in metrics), f"vs {baseline}" if baseline else "gain"):
@@ -85,7 +87,13 @@ def leaderboard_table(leaderboard: Mapping[str, Any]) -> Table:
     for row in rows:
         marks = ["bold" if best[metric] == row["name"] else "" for metric in metrics]
         values = [Text(metric_text(row, metric), style=mark) for metric, mark in zip(metrics, marks, strict=True)]
-        table.add_row(Text(row["name"]), row["kind"], *values, gain_text(row, main_metric(leaderboard["cutoffs"])), *cost_texts(row))
+        table.add_row(
+            Text(row["name"]),
+            row["kind"],
+            *values,
+            gain_text(row, main_metric(leaderboard["cutoffs"])),
+            *cost_texts(row),
+        )
     return table
 
 
@@ -112,7 +120,8 @@ def caption_text(leaderboard: Mapping[str, Any]) -> str:
     text = "All items ranked" + (f" for {users:,} users" if users else "")
     if leaderboard.get("baseline"):
         metric = metric_title(main_metric(leaderboard["cutoffs"]))
-        text += f"; gain in {metric} over {leaderboard['baseline']}, paired test over users (Holm): * p < .05, ** < .01, *** < .001"
+        test = "paired test over users (Holm): * p < .05, ** p < .01, *** p < .001"
+        text += f"; gain in {metric} over {leaderboard['baseline']}, {test}"
     return text
 
 
