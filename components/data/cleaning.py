@@ -1,0 +1,199 @@
+"""Raw rows -> typed rows and quarantined rows: nothing is dropped silently, every rejected row keeps its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from components.data.timestamps import parse_time, parse_times
+from components.errors import DataError
+from components.schema import ITEM_ID, POSITION, RATING, TIMESTAMP, USER_ID
+
+ROW: Final = "row"  # int64, order of the input: breaks ties in time
+REASON: Final = "reason"
+SOURCE: Final = "source"
+REJECTED_SCHEMA: Final = {SOURCE: pl.String, "row": pl.String, REASON: pl.String}
+ROW_TYPES: Final = {
+    USER_ID: pl.String,
+    ITEM_ID: pl.String,
+    TIMESTAMP: pl.Int64,
+    POSITION: pl.Int64,
+    RATING: pl.Float32,
+    ROW: pl.Int64,
+}
+
+Duplicates = Literal["exact", "first", "last", "keep"]
+
+
+class PrepareConfig(BaseModel):
+    """How a log becomes a prepared set.
+
+    Attributes:
+        min_interactions_per_user: k-core: users with fewer are dropped, again and again until none has.
+        min_interactions_per_item: the same for items.
+        split: ``leave_one_out``: each user's last item tests, the one before validates. ``global_time``: two points in
+            time cut all users.
+        valid_from: where validation starts under ``global_time``: epoch seconds or an ISO date.
+        test_from: where testing starts.
+        valid_fraction: share of the interactions that validates, where no times are given.
+        test_fraction: share that tests.
+        max_rejected: share of unusable rows above which the stage fails.
+        duplicates: ``exact`` drops rows that repeat another in all columns; ``first`` and ``last`` keep one row per
+            user and item; ``keep`` drops none.
+        min_rating: drop interactions rated below; needs ratings.
+        drop_items_without_text: drop items of which no text is known, before the k-core.
+        audit: ``block`` fails where training sees the future.
+        partitions: ranges of users; None chooses by the size of the log. Never changes the content.
+        fast_path_rows: logs of at most this many rows take one process.
+        shuffle_strategy: of Ray Data: ``hash``, or ``v2`` for very large logs on a real cluster.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_interactions_per_user: int = Field(default=5, ge=1)
+    min_interactions_per_item: int = Field(default=5, ge=1)
+    split: Literal["leave_one_out", "global_time"] = "leave_one_out"
+    valid_from: int | str | None = None
+    test_from: int | str | None = None
+    valid_fraction: float = Field(default=0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.1, gt=0, lt=1)
+    max_rejected: float = Field(default=0.05, ge=0, le=1)
+    duplicates: Duplicates = "exact"
+    min_rating: float | None = None
+    drop_items_without_text: bool = False
+    audit: Literal["report", "block"] = "report"
+    partitions: int | None = Field(default=None, ge=1, le=4096)
+    fast_path_rows: int = Field(default=5_000_000, ge=0)
+    shuffle_strategy: Literal["hash", "v2"] = "hash"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [value for value in (self.valid_from, self.test_from) if value is not None]
+        if given and self.split != "global_time":
+            raise ValueError("valid_from and test_from belong to split: global_time")
+        if len(given) == 1:
+            raise ValueError("give both valid_from and test_from, or neither")
+        times = [parse_time(value) for value in given]
+        for value, time in zip(given, times, strict=True):
+            if time is None:
+                raise ValueError(f"{value!r} is no time; give epoch seconds or an ISO date such as 2023-01-31")
+        if given and not times[0] < times[1]:  # type: ignore[operator]
+            raise ValueError(f"valid_from ({self.valid_from}) must lie before test_from ({self.test_from})")
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction + test_fraction leave nothing to train on")
+        return self
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What cleaning makes of a batch.
+
+    Attributes:
+        rows: usable rows, typed as `ROW_TYPES`, with the columns that the log has and `ROW`.
+        rejected: the others, as `REJECTED_SCHEMA`.
+    """
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def clean(raw: pl.DataFrame, source: str, first_row: int = 0) -> Cleaned:
+    """Type a batch of raw rows and separate the unusable ones.
+
+    Args:
+        raw: columns under our names, as text or in the types of a Parquet file.
+        source: the file, for the rejected rows.
+        first_row: the number of the first row; ties in time keep this order.
+    """
+    typed = raw.select(_typed(raw[name]) for name in raw.columns)
+    reasons = _reasons(raw, typed)
+    rows = typed.with_columns(pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64).alias(ROW))
+    if reasons is None:
+        return Cleaned(rows, pl.DataFrame(schema=REJECTED_SCHEMA))
+    bad = raw.with_columns(reasons).filter(pl.col(REASON).is_not_null())
+    rejected = bad.select(
+        pl.lit(source).alias(SOURCE), pl.struct(raw.columns).struct.json_encode().alias("row"), REASON
+    )
+    return Cleaned(rows.filter(reasons.is_null()), rejected)
+
+
+def malformed_rows(lines: list[str], reason: str, source: str) -> pl.DataFrame:
+    """Rejected rows for lines that could not even be cut into columns."""
+    columns = {SOURCE: [source] * len(lines), "row": lines, REASON: [reason] * len(lines)}
+    return pl.DataFrame(columns, schema=REJECTED_SCHEMA)
+
+
+def check_rejected(read: int, reasons: dict[str, int], limit: float, example: dict[str, str] | None) -> None:
+    """Refuse a log of which more than the share `limit` is unusable.
+
+    Raises:
+        DataError: with the counts per reason and an example.
+    """
+    rejected = sum(reasons.values())
+    if not read:
+        raise DataError("input.interactions: the log holds no rows")
+    if not rejected or rejected <= limit * read:
+        return
+    counts = "; ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
+    shown = f"; for example {example['row']} in {example[SOURCE]} ({example[REASON]})" if example else ""
+    raise DataError(
+        f"{rejected:,} of {read:,} rows are unusable ({rejected / read:.1%}, prepare.max_rejected is {limit:.1%}): "
+        f"{counts}{shown}. Mend the log, map other columns in input.columns, or raise prepare.max_rejected"
+    )
+
+
+def _typed(raw: pl.Series) -> pl.Series:
+    if raw.name in (USER_ID, ITEM_ID):
+        return _ids(raw)
+    if raw.name == TIMESTAMP:
+        return parse_times(raw)
+    number = _numbers(raw)
+    if raw.name == RATING:
+        return number.cast(pl.Float32)
+    return number.cast(pl.Int64, strict=False) if number.dtype.is_integer() else _whole(number)
+
+
+def _ids(raw: pl.Series) -> pl.Series:
+    """Ids as text; a float that is whole (a column that once held gaps) is written as the integer that it was."""
+    if raw.dtype == pl.String:
+        return raw
+    return (_whole(raw) if raw.dtype.is_float() else raw).cast(pl.String)
+
+
+def _numbers(raw: pl.Series) -> pl.Series:
+    if raw.dtype == pl.String:
+        return raw.str.strip_chars().cast(pl.Float64, strict=False)
+    return raw.cast(pl.Float64, strict=False) if not raw.dtype.is_numeric() else raw
+
+
+def _whole(number: pl.Series) -> pl.Series:
+    whole = number.cast(pl.Int64, strict=False)
+    return whole.to_frame().select(pl.when(whole.cast(pl.Float64) == number.cast(pl.Float64)).then(whole)).to_series()
+
+
+def _reasons(raw: pl.DataFrame, typed: pl.DataFrame) -> pl.Series | None:
+    """The first reason of every row, null where it is usable; None where all are."""
+    found = [(reason, mask) for name in raw.columns for reason, mask in _masks(raw[name], typed[name]) if mask.any()]
+    if not found:
+        return None
+    frame = pl.DataFrame([mask.alias(str(index)) for index, (_, mask) in enumerate(found)])
+    cases = [pl.when(pl.col(str(index))).then(pl.lit(reason)) for index, (reason, _) in enumerate(found)]
+    return frame.select(pl.coalesce(cases).alias(REASON)).to_series()
+
+
+def _masks(raw: pl.Series, typed: pl.Series) -> list[tuple[str, pl.Series]]:
+    """What can be wrong with a column, and the rows where it is."""
+    name = raw.name
+    blank = (raw.is_null() | (raw.str.strip_chars() == "")) if raw.dtype == pl.String else raw.is_null()
+    missing = [(f"{name} is missing", blank)]
+    if name in (USER_ID, ITEM_ID):
+        garbled = typed.str.contains("\ufffd", literal=True).fill_null(value=False)
+        return [*missing, (f"{name} is not UTF-8", garbled), (f"{name} is not an id", typed.is_null())]
+    if name == TIMESTAMP:
+        return [*missing, (f"{name} is not a time", typed.is_null())]
+    if name == POSITION:
+        return [*missing, (f"{name} is not a whole number", typed.is_null())]
+    return [*missing, (f"{name} is not a number", ~typed.is_finite().fill_null(value=False))]
