@@ -104,7 +104,7 @@ def endpoint(
 
 
 def _proxy_environment(proxy: Proxy, folder: Path) -> dict[str, str]:
-    """The environment for the wanted proxy; empty for Ray Serve's own, or where a cluster is joined that has its own."""
+    """The environment for the wanted proxy; empty for Ray Serve's own, and where a running cluster is joined."""
     if proxy == "plain" or os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
         return {}
     binary = haproxy.binary()
@@ -131,6 +131,10 @@ def _application(artifact: Path, settings: Settings, host: str, port: int, repli
     ray_serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options={"host": host, "port": port, "request_timeout_s": 30},
+        logging_config={
+            "log_level": "WARNING",
+            "enable_access_log": False,
+        },  # /metrics counts; a line per request costs
     )
     try:
         try:
@@ -139,7 +143,7 @@ def _application(artifact: Path, settings: Settings, host: str, port: int, repli
             raise StageError(f"the endpoint does not start: {error}") from error
         yield
     finally:
-        ray_serve.shutdown()
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool = False) -> str:

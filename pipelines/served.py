@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from components.artifacts.format import MANIFEST_FILE
 from components.artifacts.registry import POINTER, Registry
 from components.errors import UserError
-from components.schema import MODEL_FILE
+from components.schema import MANIFEST_FILE, MODEL_FILE
 
 EXPORT: Final = "export"
 

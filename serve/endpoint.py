@@ -75,4 +75,5 @@ class Endpoint:
 
 def build(artifact: str, settings: Settings, replicas: int) -> Any:
     """The Ray Serve application for an artifact."""
-    return Endpoint.options(num_replicas=replicas).bind(artifact, settings.model_dump())
+    deployment: Any = Endpoint  # the decorator is not typed
+    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump())

