@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE: Final = "report.html"
 TIMING_FOLDER: Final = "logs/timing"
-SECONDS_PER_EPOCH: Final = "seconds_per_epoch"  # in the timing of the nodes that train
+SECONDS_PER_EPOCH: Final = "train_seconds_per_epoch"  # in the timing of the nodes that train
 Times = Mapping[str, float]
 
 
@@ -71,7 +71,7 @@ def row_times(timing: Times, nodes: Mapping[str, Times]) -> dict[str, dict[str, 
         timing: what `pipelines.evaluate.measure_models` returned.
         nodes: the recorded timing of every node of the run.
 
-    >>> row_times({"latency_p50_ms/plain": 0.4}, {"distill/plain/seed-0": {"seconds_per_epoch": 2.0}})
+    >>> row_times({"latency_p50_ms/plain": 0.4}, {"distill/plain/seed-0": {"train_seconds_per_epoch": 2.0}})
     {'plain': {'latency_p50_ms': 0.4, 'train_seconds_per_epoch': 2.0}}
     """
     times: dict[str, dict[str, float]] = {}

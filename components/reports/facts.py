@@ -19,21 +19,12 @@ DISTILLATION_FILE: Final = "distillation.json"
 AUDIT_FILE: Final = "audit.json"
 MAX_POINTS: Final = 200  # of the frequency curve
 LENGTH_BORDERS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
-MANIFEST_KEYS: Final = frozenset(
-    [
-        "files",
-        "inputs",
-        "config",
-        "key",
-        "stage",
-        "code_version",
-        "schema_version",
-        "fingerprint",
-        "digest",
-        "seeds",
-        "audit",
-    ]
-)
+MANIFEST_KEYS: Final = frozenset({"schema_version", "stage", "key", "code_version", "inputs", "config", "files"}) | {
+    "fingerprint",
+    "digest",
+    "seeds",
+    "audit",
+}
 PACKAGES: Final = ("distilrec", "torch", "ray", "numpy", "polars", "pyarrow")
 
 
