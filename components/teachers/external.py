@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from components.data.prepared import PreparedSet, Sequences
-from components.errors import DataError
-from components.schema import ITEM_ID, POSITION, USER_ID
+from components.errors import ArtifactError, DataError
+from components.schema import ITEM_ID, MODEL_FILE, POSITION, USER_ID
 
 EXTERNAL: Final = "external"
 VECTOR: Final = "vector"  # the column of a Parquet file, the array of an .npz, that holds the vectors
@@ -27,9 +29,9 @@ FloatTable = NDArray[np.float32]
 class ExternalConfig(BaseModel):
     """Where the two arrays of an external teacher lie.
 
-    Each file is ``.npy`` (rows in our order), ``.npz`` or ``.parquet`` (``vector`` beside the keys, any order). Items are
-    keyed by ``item_id``; states by ``user_id`` and ``position``, the place of the history's last item among the user's items,
-    from 0. The state at position t has seen items 0..t, and is used to predict item t + 1.
+    Each file is ``.npy`` (rows in our order), ``.npz`` or ``.parquet`` (``vector`` beside the keys, any order). Items
+    are keyed by ``item_id``, states by ``user_id`` and ``position``: the place, from 0, of the history's last item
+    among the user's items. The state at position t saw items 0..t and is used to predict item t + 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,25 @@ class ExternalTeacher:
     items: FloatTable
     states: FloatTable
     valid_states: FloatTable | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays as ``model.safetensors`` into an existing folder."""
+        arrays = {"items": self.items, "states": self.states}
+        if self.valid_states is not None:
+            arrays["valid_states"] = self.valid_states
+        save_file(arrays, folder / MODEL_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> ExternalTeacher:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        try:
+            return cls(**load_file(folder / MODEL_FILE))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ArtifactError(f"{folder / MODEL_FILE}: missing or damaged ({error}); run `teach` again") from error
 
 
 def load_external(config: ExternalConfig, prepared: PreparedSet, root: Path | None = None) -> ExternalTeacher:
@@ -182,7 +203,9 @@ def _read_npz(path: Path, key_names: tuple[str, ...]) -> tuple[NDArray[np.generi
 def _read_parquet(path: Path, key_names: tuple[str, ...]) -> tuple[NDArray[np.generic], pl.DataFrame | None]:
     table = pl.read_parquet(path)
     _expect_names(path, table.columns, key_names)
-    lists = table[VECTOR].cast(pl.List(pl.Float32)) if table[VECTOR].dtype != pl.List(pl.Float64) else table[VECTOR]
+    lists = table[VECTOR]
+    if lists.dtype != pl.List(pl.Float64):
+        lists = lists.cast(pl.List(pl.Float32))
     width = lists.list.len()
     if lists.null_count() or width.n_unique() > 1:
         raise DataError(f"{path}: column {VECTOR!r} must hold a list of the same length in every row")

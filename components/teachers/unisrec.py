@@ -118,6 +118,7 @@ class UniSRec(Ranker):
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy over all items; the item vectors are made once, for the histories and for the candidates."""
+        self._kept = None
         vectors = self.items()
         states = self.encode(look_up(batch.items, vectors), batch.positions, batch.last_only)
         return self.head.loss_against(states, unit(vectors), batch.targets)
@@ -198,9 +199,10 @@ class UniSRec(Ranker):
     def _tables(self) -> tuple[Tensor, Tensor]:
         """(N, D) item vectors as the encoder reads them, and of norm 1; kept in evaluation until a tensor changes."""
         if self.training or torch.is_grad_enabled():
+            self._kept = None  # a gradient may follow, and a fused optimizer's step leaves no trace in the versions
             vectors = self.items()
             return vectors, unit(vectors)
-        # The version counter of a tensor grows with every change in place, such as an optimizer's step.
+        # The version of a tensor grows with changes in place, such as loading another state.
         key = tuple((t.data_ptr(), t._version) for t in self.items.state_dict(keep_vars=True).values())
         if self._kept is None or self._kept[0] != key:
             vectors = self.items()

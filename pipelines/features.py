@@ -1,0 +1,148 @@
+"""Stage ``features``: item texts to vectors, by a pool of Ray Data actors, each text only once ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from components.data.prepared import PreparedSet
+from components.errors import ConfigError
+from components.features.cache import VectorCache
+from components.features.text import TextConfig, TextEncoder, drop_words, settings_key
+from components.schema import TEXT
+from pipelines.ray_session import use_gpu
+from pipelines.stages import Progress, StageContext
+
+VECTOR: Final = "vector"
+TEXT_FILE: Final = "text.npy"
+TEXT_WORDS_FILE: Final = "text_words.npy"
+CACHE_FOLDER: Final = Path(".cache") / "features"  # below the output folder, beside all runs
+BLOCK_ITEMS: Final = 256  # texts encoded and stored together
+BLOCKS_PER_ACTOR: Final = 4  # an actor loads a language model for seconds: fewer blocks are not worth one more
+
+FloatTable = NDArray[np.float32]
+
+
+def run(context: StageContext) -> None:
+    """Write ``text.npy`` (N + 1, d), and for a pre-training domain ``text_words.npy`` where word drop is configured."""
+    config = context.config.features
+    if config is None:
+        raise ConfigError("features: not configured; add a section `features` to encode item texts")
+    prepared = PreparedSet(context.input("/".join(filter(None, ("prepare", context.name)))))
+    wanted = {TEXT_FILE: prepared.texts}
+    if config.word_drop is not None and context.name:
+        wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
+    encoded = encode_texts(
+        [text for texts in wanted.values() for text in texts],
+        config,
+        Path(context.config.output) / CACHE_FOLDER,
+        context.progress,
+        gpu=use_gpu(context.config.cluster, _available("GPU")),
+        timing=context.timing,
+    )
+    for part, (name, texts) in enumerate(wanted.items()):
+        vectors = encoded[part * len(texts) : (part + 1) * len(texts)]
+        padding = np.zeros((1, encoded.shape[1]), np.float32)
+        np.save(context.folder / name, np.concatenate([padding, vectors]), allow_pickle=False)
+
+
+def encode_texts(
+    texts: Sequence[str],
+    config: TextConfig,
+    cache_folder: Path,
+    progress: Progress,
+    *,
+    gpu: bool = False,
+    timing: dict[str, float] | None = None,
+) -> FloatTable:
+    """(len(texts), d) vectors; only texts that the cache lacks are encoded, and what is encoded is stored at once.
+
+    Args:
+        texts: one per item, repeats allowed.
+        config: model and settings.
+        cache_folder: where vectors of all runs are kept.
+        progress: told of every block.
+        gpu: give every actor a GPU.
+        timing: takes ``encoded``, ``encode_seconds`` and ``items_per_second``.
+    """
+    device = "cuda" if gpu else "cpu"
+    cache = VectorCache(cache_folder, settings_key(config, device))
+    unique = list(dict.fromkeys(texts))
+    known = cache.load(unique)
+    missing = sorted((text for text in unique if text not in known), key=lambda text: (len(text), text))
+    progress.start(len(unique), "texts")
+    progress.advance(len(known))
+    started = time.perf_counter()
+    for block, vectors in _encode_blocks(_blocks(missing), config, device):
+        cache.store(block, vectors)
+        known.update(zip(block, vectors, strict=True))
+        rate = (len(known) - len(unique) + len(missing)) / (time.perf_counter() - started)
+        progress.advance(len(block), items_per_second=round(rate, 1))
+    if timing is not None:
+        seconds = time.perf_counter() - started
+        timing |= {"encoded": len(missing), "encode_seconds": seconds}
+        timing["items_per_second"] = len(missing) / seconds if missing else 0.0
+    return np.stack([known[text] for text in texts])
+
+
+def _blocks(texts: list[str]) -> list[list[str]]:
+    """Equal blocks of texts alike in length.
+
+    All but the last have `BLOCK_ITEMS` texts, and whole blocks are stored: a run that was killed goes on with the very
+    same blocks, and so with the same bytes.
+    """
+    return [texts[begin : begin + BLOCK_ITEMS] for begin in range(0, len(texts), BLOCK_ITEMS)]
+
+
+class _BlockEncoder:
+    """An actor of the pool: loads the model once, then encodes block after block."""
+
+    def __init__(self, config: dict[str, Any], device: str) -> None:
+        self.encoder = TextEncoder(TextConfig.model_validate(config), device)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        texts = block.column(TEXT).to_pylist()
+        vectors = self.encoder.encode(texts)
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        return block.append_column(VECTOR, flat)
+
+
+def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:
+    """Blocks with their vectors, in the order in which they are done."""
+    if not blocks:
+        return
+    kind = "GPU" if device == "cuda" else "CPU"
+    slots = int(_available(kind))
+    if kind == "CPU":
+        slots -= 1  # Ray Data's own tasks need a place too
+    actors = max(1, min(slots, len(blocks) // BLOCKS_PER_ACTOR))
+    encoded = ray.data.from_arrow([pa.table({TEXT: block}) for block in blocks]).map_batches(
+        _BlockEncoder,
+        batch_size=BLOCK_ITEMS,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        fn_constructor_args=(config.model_dump(), device),
+        num_cpus=1 if kind == "CPU" else 0,
+        num_gpus=1 if kind == "GPU" else 0,
+    )
+    for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield _unpack(cast(pa.Table, table))
+
+
+def _available(kind: str) -> float:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get(kind, 0.0)
+
+
+def _unpack(table: pa.Table) -> tuple[list[str], FloatTable]:
+    vectors = table.column(VECTOR).combine_chunks()
+    values: FloatTable = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    return table.column(TEXT).to_pylist(), values.astype(np.float32, copy=False)
