@@ -1,7 +1,7 @@
 """One partition of the log -> sequences per user in time order.
 
-Pure functions of an Arrow table: the fast path calls them on the whole log, Ray on every range of users, and the content
-is the same.
+Pure functions of an Arrow table: the fast path calls them on the whole log, Ray on every range of users, and the
+content is the same.
 
 A partition holds one row per user: ``range``, ``user_id``, ``items`` and, where the log has them, ``timestamps``
 (microseconds) and ``ratings``; users are ordered by (hash of the id, id), so ranges of the hash follow one another.
@@ -10,7 +10,7 @@ A partition holds one row per user: ``range``, ``user_id``, ``items`` and, where
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ from components.schema import (
 )
 
 IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 RANGE: Final = "range"  # int32: which part of the hash's range the user falls in
 DUPLICATES: Final = "duplicates"  # int32, rows of the user that were dropped as duplicates
 LOW_RATED: Final = "low_rated"  # int32, rows of the user that were dropped for their rating
@@ -70,10 +71,11 @@ def gather(rows: pa.Table, num_ranges: int, duplicates: Duplicates, min_rating: 
     """
     frame = cast(pl.DataFrame, pl.from_arrow(rows.select([name for name in ROW_TYPES if name in rows.column_names])))
     users = _users(frame, num_ranges)
-    coded = frame.join(users.select(USER_ID, _CODE), on=USER_ID).drop(USER_ID)
+    codes = frame[USER_ID].cast(pl.Enum(users[USER_ID])).to_physical().alias(_CODE)
+    coded = frame.drop(USER_ID).with_columns(codes)
     rated = coded if min_rating is None else coded.filter(pl.col(RATING) >= min_rating)
-    order = [name for name in (_CODE, TIMESTAMP, POSITION, ROW) if name in rated.columns]
-    kept = _deduplicate(rated.sort(order), duplicates)
+    order, tied = _time_order(rated)
+    kept = _deduplicate(rated[order], tied, duplicates)
     before, middle, after = (_per_user(part, users.height) for part in (coded, rated, kept))
     offsets = pa.array(np.concatenate([[0], np.cumsum(after)]), pa.int32())
     columns = {
@@ -94,14 +96,59 @@ def _users(frame: pl.DataFrame, num_ranges: int) -> pl.DataFrame:
     """The partition's users in their final order, numbered from 0."""
     unique = frame.lazy().select(pl.col(USER_ID).unique()).collect()
     hashed = unique.with_columns(pl.col(USER_ID).hash(_HASH_SEED).alias(_HASH), user_range(num_ranges).alias(RANGE))
-    return hashed.sort(_HASH, USER_ID).with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_CODE))
+    return hashed.sort(_HASH, USER_ID)
 
 
-def _deduplicate(ordered: pl.DataFrame, rule: Duplicates) -> pl.DataFrame:
-    if rule == "keep":
+def _time_order(coded: pl.DataFrame) -> tuple[IntArray, Mask]:
+    """The order by user, time, position and row of the input; and where neighbors in it differ in nothing but the row.
+
+    One integer that packs user, time and position sorts in a third of the time that the columns take.
+    """
+    names = [name for name in (_CODE, TIMESTAMP, POSITION) if name in coded.columns]
+    rows = coded[ROW].to_numpy()
+    key = _pack([coded[name].to_numpy() for name in names])
+    if key is None:
+        columns = [coded[name].to_numpy() for name in names]
+        order: IntArray = np.lexsort((rows, *reversed(columns)))
+        return order, np.ones(len(order), np.bool_)
+    order = pl.Series(key).arg_sort().to_numpy().astype(np.int64)
+    ordered = key[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+    tied = tied[: len(order)]
+    places = order[tied]
+    order[tied] = places[np.lexsort((rows[places], ordered[tied]))]
+    return order, tied
+
+
+def _pack(columns: list[NDArray[Any]]) -> NDArray[np.uint64] | None:
+    """Columns as one integer of the same order; None where 64 bits do not hold them."""
+    key, bits = np.zeros(len(columns[0]), np.uint64), 0
+    for column in columns:
+        if not len(column):
+            return key
+        low, high = int(column.min()), int(column.max())
+        values = (column - column.dtype.type(low)).view(f"u{column.dtype.itemsize}")
+        if high - low >= SECOND and not (values % SECOND).any():  # whole seconds
+            values = values // SECOND
+        width = int(values.max()).bit_length()
+        bits += width
+        if bits > 64:
+            return None
+        key = (key << np.uint64(width)) | values
+    return key
+
+
+def _deduplicate(ordered: pl.DataFrame, tied: Mask, rule: Duplicates) -> pl.DataFrame:
+    """Identical rows can only be found among the `tied` ones; those that remain keep their order."""
+    if rule == "keep" or (rule == "exact" and not tied.any()):
         return ordered
-    subset = [_CODE, ITEM_ID] if rule != "exact" else [name for name in ordered.columns if name != ROW]
-    return ordered.unique(subset, keep="last" if rule == "last" else "first", maintain_order=True)
+    if rule != "exact":
+        return ordered.unique([_CODE, ITEM_ID], keep=rule, maintain_order=True)
+    subset = [name for name in ordered.columns if name != ROW]
+    kept = ~tied
+    kept[tied] = ordered.filter(tied).select(pl.struct(subset).is_first_distinct()).to_series().to_numpy()
+    return ordered.filter(kept)
 
 
 def _per_user(frame: pl.DataFrame, num_users: int) -> IntArray:
@@ -156,6 +203,8 @@ def encode(partition: pa.Table, ids: pa.Array) -> pa.Table:
 
 def trim(partition: pa.Table, rows: NDArray[np.bool_]) -> pa.Table:
     """Only the interactions that `rows` (flat) marks, and only users who keep one."""
+    if rows.all() and (np.diff(offsets_of(partition)) > 0).all():
+        return partition
     offsets = offsets_of(partition)
     ends = np.concatenate([[0], np.cumsum(rows)])
     lengths = ends[offsets[1:]] - ends[offsets[:-1]]

@@ -1,0 +1,179 @@
+"""Partitions of the log in a Ray cluster: read in parallel, shuffled once by range of users, then never moved.
+
+No process holds all rows, the driver least of all: it sees counts, item ids and the item file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+from ray.data.context import DataContext, ShuffleStrategy
+
+from components.data.cleaning import ROW_TYPES, PrepareConfig
+from components.data.readers import Log, read_rows
+from components.data.sequences import RANGE, gather, user_range
+from components.data.tally import Tally, dense
+from components.errors import DistilrecError, StageError
+from pipelines.partitions import PartitionFunction
+from pipelines.stages import Progress
+
+ROWS_PER_RANGE: Final = 1_250_000  # a partition of this size takes some 300 MB while it is gathered
+PIECE: Final = "piece"  # the column by which a task knows what to read
+KEY: Final = "key"  # the column by which Ray shuffles
+STRATEGIES: Final = {"hash": ShuffleStrategy.HASH_SHUFFLE, "v2": ShuffleStrategy.SHUFFLE_V2}
+BLOCK_BYTES: Final = 1 << 30  # Ray cuts larger blocks, which could cut a user in two
+LARGE: Final = 1 << 16  # bytes; larger arguments travel through the object store, once
+
+
+class RayPartitions:
+    """Partitions as blocks of a materialized dataset."""
+
+    def __init__(self, dataset: ray.data.Dataset, num_ranges: int) -> None:
+        self._dataset = dataset
+        self.num_ranges = num_ranges
+
+    def transform(self, function: PartitionFunction, *arguments: Any) -> RayPartitions:
+        """Replace every block by `function` of it."""
+        with _settings(), _own_errors():
+            return RayPartitions(self._map(function, arguments).materialize(), self.num_ranges)
+
+    def collect(self, function: PartitionFunction, *arguments: Any) -> Iterator[pa.Table]:
+        """`function` of every block, as the blocks finish."""
+        with _settings(), _own_errors():
+            yield from self._map(function, arguments).iter_batches(batch_size=None, batch_format="pyarrow")
+
+    def _map(self, function: PartitionFunction, arguments: tuple[Any, ...]) -> ray.data.Dataset:
+        apply: Any = _apply  # Ray's own annotation does not know `fn_args`
+        return self._dataset.map_batches(
+            apply,
+            fn_args=(function, [_share(argument) for argument in arguments]),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+        )
+
+
+def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path, progress: Progress) -> RayPartitions:
+    """Read and clean a log in parallel, bring every user's rows together, and gather them.
+
+    Args:
+        log: what to read.
+        config: how to clean it, and into how many ranges of users to cut it.
+        estimate: about how many rows it has.
+        rejected: folder of the quarantined rows.
+        progress: told what happens.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    pieces = log.split()
+    num_ranges = config.partitions or -(-estimate // ROWS_PER_RANGE)
+    progress.note(f"reading {len(pieces.sources)} pieces into {num_ranges} ranges of users")
+    read: Any = _read_piece
+    with _settings(shuffle_strategy=STRATEGIES[config.shuffle_strategy]), _own_errors():
+        rows = ray.data.from_items(
+            [{PIECE: index} for index in range(len(pieces.sources))], override_num_blocks=len(pieces.sources)
+        ).map_batches(read, fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges)), batch_format="pyarrow")
+        shuffled = rows.repartition(num_ranges, keys=[KEY])
+        gathered = RayPartitions(shuffled, num_ranges).transform(
+            gather, num_ranges, config.duplicates, config.min_rating
+        )
+    _check_whole(gathered)
+    return gathered
+
+
+def shuffle_keys(num_ranges: int) -> NDArray[np.int32]:
+    """(ranges,) a key for every range, so that Ray's hash sends every range to a block of its own.
+
+    Ray hashes keys as polars does. Should that change, ranges share blocks: slower, and still right.
+    """
+    candidates = pl.DataFrame({KEY: np.arange(num_ranges * 32, dtype=np.int32)})
+    places = (candidates.hash_rows(seed=0) % num_ranges).to_numpy()
+    found, keys = np.unique(places, return_index=True)
+    chosen = np.arange(num_ranges, dtype=np.int32)
+    if len(found) == num_ranges:
+        chosen = keys.astype(np.int32)
+    return chosen
+
+
+def _read_piece(batch: pa.Table, log_ref: Any, rejected: Path, keys: NDArray[np.int32]) -> Iterator[pa.Table]:
+    """Read what the rows of `batch` name: one block per batch of the file."""
+    log: Log = ray.get(log_ref)
+    for piece in batch[PIECE].to_pylist():
+        for rows in read_rows(log.sources[piece], log, rejected):
+            ranges = rows.select(user_range(len(keys))).to_series().to_numpy()
+            keyed = rows.with_columns(pl.Series(KEY, keys[ranges]))
+            yield keyed.to_arrow(compat_level=pl.CompatLevel.oldest())
+    yield _no_rows(log)  # a task must yield something, and typed
+
+
+def _no_rows(log: Log) -> pa.Table:
+    columns = {name: kind for name, kind in ROW_TYPES.items() if name in log.columns or name == "row"}
+    empty = pl.DataFrame(schema={**columns, KEY: pl.Int32})
+    return empty.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _apply(block: pa.Table, function: PartitionFunction, shared: list[Any]) -> pa.Table:
+    arguments = [ray.get(argument) if isinstance(argument, ray.ObjectRef) else argument for argument in shared]
+    return function(block, *arguments)
+
+
+def _share(argument: Any) -> Any:
+    return ray.put(argument) if getattr(argument, "nbytes", 0) > LARGE else argument
+
+
+def _check_whole(gathered: RayPartitions) -> None:
+    """Refuse blocks that Ray cut within a range: a user could lie in two of them."""
+    blocks = Tally(gathered.collect(_ranges, gathered.num_ranges)).dense("blocks", gathered.num_ranges)
+    if (blocks > 1).any():
+        raise StageError(
+            f"a range of users is larger than {BLOCK_BYTES >> 20} MB and was cut: raise prepare.partitions "
+            f"above {gathered.num_ranges}"
+        )
+
+
+def _ranges(partition: pa.Table, num_ranges: int) -> pa.Table:
+    """A tally ``blocks``: 1 for every range that the block holds."""
+    return dense("blocks", np.bincount(np.unique(partition[RANGE].to_numpy()), minlength=num_ranges))
+
+
+@contextmanager
+def _settings(**chosen: Any) -> Iterator[None]:
+    """Ray Data as this stage needs it; the process's own settings come back afterwards."""
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    wanted = {"target_max_block_size": BLOCK_BYTES, "enable_progress_bars": False, **chosen}
+    before = {name: getattr(context, name) for name in wanted}
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    for name, value in wanted.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Bring out the error that a task raised on purpose; Ray wraps it in its own."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DistilrecError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise StageError(f"a task of stage prepare failed: {str(error).splitlines()[-1]}") from error
+        raise cause from error
