@@ -1,0 +1,149 @@
+"""Our side: plain components, no Ray, as one worker of `pipelines` runs them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.peers.dataset import HELD_OUT, NeutralSet, read_neutral
+from benchmarks.peers.session import Session
+from components.data.batching import Batch, TrainingBatches
+from components.data.prepared import Sequences
+from components.model import Catalog, Ranker
+from components.students import STUDENTS
+from components.training.config import TrainingConfig
+from components.training.loop import Trainer, World
+
+MANY_EPOCHS = 10**6
+
+
+def sequences_of(neutral: NeutralSet) -> Sequences:
+    """The neutral set as our prepared sequences, leave-one-out."""
+    lengths = neutral.lengths.astype(np.int32)
+    return Sequences(
+        users=np.arange(1, neutral.num_users + 1, dtype=np.int32),
+        offsets=neutral.offsets,
+        items=neutral.items.astype(np.int32),
+        train_end=lengths - HELD_OUT,
+        valid_end=lengths - 1,
+    )
+
+
+def build(options: dict[str, Any], neutral: NeutralSet, sequences: Sequences) -> Ranker:
+    """SASRec of the size and the architecture that the contest asks for."""
+    counts = np.bincount(neutral.columns(HELD_OUT)[1], minlength=neutral.num_items + 1)
+    catalog = Catalog(neutral.num_items, neutral.num_users, counts, sequences)
+    arguments = {
+        "dim": options["dim"],
+        "num_layers": options["layers"],
+        "num_heads": options["heads"],
+        "inner_dim": options["inner"],
+        "max_length": options["length"],
+        "dropout": options["dropout"],
+        "attention_dropout": options["dropout"],
+        "norm": options.get("norm", "pre"),
+        "activation": options.get("activation", "relu"),
+    }
+    return STUDENTS["sasrec"].make(catalog, arguments)
+
+
+class Ticks:
+    """Observer of the training loop that hands control to the contest after every step."""
+
+    def __init__(self, session: Session, objective: Callable[[Batch], Tensor]) -> None:
+        self.session, self._objective = session, objective
+        self.loss = torch.zeros(())
+
+    def objective(self, batch: Batch) -> Tensor:
+        """The loss, remembered for the answer."""
+        loss = self._objective(batch)
+        self.loss = loss.detach()
+        return loss
+
+    def begin(self, epochs: int, done: int, targets: int) -> None:
+        """Nothing to prepare."""
+
+    def step(self, epoch: int, targets: int) -> None:
+        self.session.tick(targets, float(self.loss))
+
+    def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
+        """Nothing: checkpoints are written as in any run."""
+
+
+def run_loop(
+    session: Session,
+    model: Ranker,
+    batches: TrainingBatches,
+    objective: Callable[[Batch], Tensor],
+    world: World | None = None,
+) -> None:
+    """The training loop itself, as every student uses it, until the contest is over; rank 0 talks to the contest."""
+    config = TrainingConfig(epochs=MANY_EPOCHS, batch_size=batches.batch_size, patience=None, precision="fp32")
+    ticks = Ticks(session, objective)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model,
+            batches,
+            config,
+            objective=ticks.objective,
+            validate=None,
+            folder=Path(folder),
+            world=world,
+            observer=ticks if world is None or world.rank == 0 else None,
+        )
+        if trainer.observer:
+            session.begin(**facts(model))
+        trainer.fit()
+
+
+def train(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
+    """Plain training."""
+    run_loop(session, model, batches_of(sequences, options), model.loss)
+
+
+def batches_of(sequences: Sequences, options: dict[str, Any]) -> TrainingBatches:
+    """Each user's latest window, as the peers have it."""
+    return TrainingBatches(sequences, options["length"], options["batch"], "last", options["seed"])
+
+
+def evaluate(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
+    """Whole evaluations: every user, every item, all metrics."""
+    from components.evaluation.metrics import mean_metrics
+    from components.inference import Scorer
+
+    scorer = Scorer(model, batch_size=options["evaluation_batch"])
+    session.begin(**facts(model))
+    while True:
+        cases = sequences.cases("test")
+        positions = scorer.positions(cases)
+        session.tick(len(positions), mean_metrics(positions)["ndcg@10"])
+
+
+def facts(model: Ranker) -> dict[str, Any]:
+    """What the contest prints beside the rates."""
+    return {"parameters": model.parameter_parts()["total"], "torch": torch.__version__, "version": "this repository"}
+
+
+def prepare(options: dict[str, Any]) -> tuple[Sequences, Ranker]:
+    """Sequences and a fresh model, one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(options["seed"])
+    neutral = read_neutral(options["data"])
+    sequences = sequences_of(neutral)
+    return sequences, build(options, neutral, sequences)
+
+
+def main() -> None:
+    session, options = Session.start()
+    sequences, model = prepare(options)
+    {"train": train, "evaluate": evaluate}[options["task"]](session, model, sequences, options)
+
+
+if __name__ == "__main__":
+    main()
