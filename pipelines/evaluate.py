@@ -240,7 +240,7 @@ def summarize(
         "users": len(cases),
         "cutoffs": list(config.cutoffs),
         "baseline": baseline,
-        "protocol": {"mask_history": config.mask_history, "ties": config.ties},
+        "protocol": config.model_dump(include={"mask_history", "ties", "list_length", "list_users"}),
         "slices": config.slices.model_dump(),
         "rows": rows,
     }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 FloatArray = NDArray[np.float64]
+ROUNDING = 1e-12  # differences that floating point makes
 
 
 def seed_mean(runs: Sequence[FloatArray]) -> FloatArray:
@@ -26,9 +27,9 @@ def seed_mean(runs: Sequence[FloatArray]) -> FloatArray:
 def paired_test(candidate: FloatArray, baseline: FloatArray) -> float:
     """Two-sided p-value of the paired t-test over users; 1 where no user differs or fewer than two users exist."""
     difference = candidate - baseline
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    if len(difference) < 2 or np.ptp(difference) < ROUNDING:
         # A constant difference has no variance: certain where it is not zero, but only with users to show it.
-        return 0.0 if len(difference) > 1 and difference[0] != 0 else 1.0
+        return 0.0 if len(difference) > 1 and abs(difference[0]) > ROUNDING else 1.0
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
 
 

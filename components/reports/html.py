@@ -60,12 +60,13 @@ def render_report(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -> 
 def report_pictures(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -> list[Picture]:
     """All pictures for which the run has something to show."""
     rows, metric = leaderboard["rows"], main_metric(leaderboard["cutoffs"])
+    colors = plots.series_colors(row["name"] for row in rows)
     candidates = [
         plots.metric_bars(rows, [metric, metric.replace("ndcg", "recall")]),
         plots.quality_against_cost(rows, metric),
-        plots.training_curves(report.get("curves") or {}, curve_metric(report, metric)),
-        plots.teacher_weights(report.get("distillation") or {}),
-        plots.slice_bars(rows, metric, leaderboard.get("baseline")),
+        plots.training_curves(report.get("curves") or {}, curve_metric(report, metric), colors),
+        plots.teacher_weights(report.get("distillation") or {}, colors),
+        plots.slice_bars(rows, metric, leaderboard.get("baseline"), colors),
         plots.data_shape(report.get("data") or {}),
     ]
     return [picture for picture in candidates if picture is not None]

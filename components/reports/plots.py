@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from components.evaluation.slices import SLICES
 from components.reports.svg import COLORS, GRID, INK, MUTED, NUM_COLORS, Picture, picture
 
-KIND_COLORS: Final = {"student": COLORS[0], "teacher": COLORS[1], "baseline": COLORS[2]}
+KIND_COLORS: Final = {"student": COLORS[0], "teacher": COLORS[1], "baseline": COLORS[-1]}
 KIND_MARKS: Final = {"student": "o", "teacher": "s", "baseline": "^"}
 MAX_LINES: Final = NUM_COLORS  # more series than colors cannot be told apart
+POINTS_HIGH: Final = 150.0  # height of the range of values in a scatter plot
+LABEL_GAP: Final = 13.0  # points between two names
+PLAIN_NUMBERS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")  # 1,000 and 0.01 instead of powers of ten
 Row = Mapping[str, Any]
+
+
+def series_colors(names: Iterable[str]) -> dict[str, str]:
+    """One color per model, the same in every picture of a report; colors repeat where they do not suffice."""
+    return {name: COLORS[number % NUM_COLORS] for number, name in enumerate(names)}
 
 
 def metric_title(name: str) -> str:
@@ -72,12 +80,15 @@ def _kind_legend(axis: Axes, kinds: set[str]) -> None:
     axis.legend(handles, shown, loc="lower right")
 
 
-def training_curves(curves: Mapping[str, Sequence[Sequence[Row]]], metric: str) -> Picture | None:
+def training_curves(
+    curves: Mapping[str, Sequence[Sequence[Row]]], metric: str, colors: Mapping[str, str]
+) -> Picture | None:
     """Loss and validation metric over epochs; the seeds of one model share a color.
 
     Args:
         curves: for every model the epochs of each of its seeds.
         metric: name of the validation metric within an epoch.
+        colors: by model, see `series_colors`.
     """
     shown = {name: runs for name, runs in curves.items() if any(runs)}
     if not shown:
@@ -85,11 +96,10 @@ def training_curves(curves: Mapping[str, Sequence[Sequence[Row]]], metric: str) 
     drawn = dict(list(shown.items())[:MAX_LINES])
 
     def draw(axes: list[Axes]) -> None:
-        for color, (name, runs) in zip(COLORS, drawn.items(), strict=False):
+        for name, runs in drawn.items():
             for number, epochs in enumerate(runs):
-                label = name if number == 0 else None
-                _curve(axes[0], epochs, "loss", color, None)
-                _curve(axes[1], epochs, metric, color, label)
+                _curve(axes[0], epochs, "loss", colors[name], None)
+                _curve(axes[1], epochs, metric, colors[name], name if number == 0 else None)
         axes[0].set_title("Training loss")
         axes[1].set_title(f"{metric_title(metric.removeprefix('valid_'))} on the validation part")
         for axis in axes:
@@ -134,16 +144,19 @@ def _scatter(axis: Axes, points: Sequence[tuple[float, Row]], metric: str) -> No
     span = max(heights) - min(heights) or max(heights) or 1.0
     axis.set_ylim(min(heights) - 0.12 * span, max(heights) + 0.12 * span)
     axis.set_xscale("log")
-    labels = spread(heights, 0.075 * span)
+    axis.xaxis.set_major_formatter(PLAIN_NUMBERS)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    labels = spread(heights, LABEL_GAP / POINTS_HIGH * span)
     for (cost, row), height, label in zip(points, heights, labels, strict=True):
         axis.plot([cost], [height], KIND_MARKS[row["kind"]], color=KIND_COLORS[row["kind"]], markersize=8)
         axis.annotate(
             row["name"],
             (cost, height),
-            (cost * 1.12, label),
+            (10, (label - height) / span * POINTS_HIGH),
+            textcoords="offset points",
             va="center",
             color=INK,
-            arrowprops={"arrowstyle": "-", "color": GRID, "shrinkA": 0, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": GRID, "shrinkA": 0, "shrinkB": 5},
         )
     costs = [cost for cost, _ in points]
     axis.set_xlim(min(costs) / 1.5, max(costs) * 4.0)  # room for the names
@@ -176,11 +189,12 @@ def _top(group: Sequence[int], heights: Sequence[float], gap: float) -> float:
     return _bottom(group, heights, gap) + gap * (len(group) - 1)
 
 
-def teacher_weights(distillations: Mapping[str, Row]) -> Picture | None:
+def teacher_weights(distillations: Mapping[str, Row], colors: Mapping[str, str]) -> Picture | None:
     """Per distilled variant: how much each teacher counted, and how often it was dropped.
 
     Args:
         distillations: by variant, the content of ``distillation.json``.
+        colors: by model, see `series_colors`.
     """
     shown = {name: facts for name, facts in list(distillations.items())[:MAX_LINES] if facts.get("teachers")}
     if not shown:
@@ -192,7 +206,7 @@ def teacher_weights(distillations: Mapping[str, Row]) -> Picture | None:
             (axes[0], "mean_weights", "Mean weight (mark: before consistency)"),
             (axes[1], "dropped", "Share of cases in which it was dropped"),
         ):
-            _grouped(axis, shown, teachers, key)
+            _grouped(axis, shown, teachers, key, colors)
             axis.set_title(title)
         for number, facts in enumerate(shown.values()):
             _marks(axes[0], facts.get("base_weights", {}), teachers, _offset(number, len(shown)))
@@ -214,12 +228,14 @@ def _offset(number: int, count: int) -> float:
     return 0.8 * ((number + 0.5) / count - 0.5)
 
 
-def _grouped(axis: Axes, shown: Mapping[str, Row], teachers: Sequence[str], key: str) -> None:
+def _grouped(
+    axis: Axes, shown: Mapping[str, Row], teachers: Sequence[str], key: str, colors: Mapping[str, str]
+) -> None:
     size = 0.8 / len(shown)
     for number, (name, facts) in enumerate(shown.items()):
         places = [place + _offset(number, len(shown)) for place in range(len(teachers))]
         values = [facts.get(key, {}).get(teacher, 0.0) for teacher in teachers]
-        axis.barh(places, values, height=0.85 * size, color=COLORS[number], label=name)
+        axis.barh(places, values, height=0.85 * size, color=colors[name], label=name)
     axis.set_yticks(range(len(teachers)), teachers)
     axis.set_ylim(len(teachers) - 0.5, -0.5)
     axis.set_xlim(left=0)
@@ -244,6 +260,9 @@ def data_shape(data: Row) -> Picture | None:
 
     def draw(axes: list[Axes]) -> None:
         axes[0].loglog(frequency["rank"], frequency["count"], color=COLORS[0], linewidth=2)
+        for scale in (axes[0].xaxis, axes[0].yaxis):
+            scale.set_major_formatter(PLAIN_NUMBERS)
+            scale.set_minor_formatter(NullFormatter())
         axes[0].set(title="Item frequency", xlabel="item, most frequent first", ylabel="training interactions")
         places = range(len(lengths["start"]))
         axes[1].bar(places, lengths["users"], color=COLORS[0], width=0.85)
@@ -260,7 +279,7 @@ def data_shape(data: Row) -> Picture | None:
     return picture("The data", alt, draw, panels=2)
 
 
-def slice_bars(rows: Sequence[Row], metric: str, baseline: str | None) -> Picture | None:
+def slice_bars(rows: Sequence[Row], metric: str, baseline: str | None, colors: Mapping[str, str]) -> Picture | None:
     """The metric within each slice, for the best models and the baseline."""
     shown = list(rows[:5]) + [row for row in rows[5:] if row["name"] == baseline]
     names = [name for name in SLICES if shown and (shown[0].get("slices") or {}).get(name, {}).get("users")]
@@ -272,7 +291,7 @@ def slice_bars(rows: Sequence[Row], metric: str, baseline: str | None) -> Pictur
         for number, row in enumerate(shown):
             places = [place + _offset(number, len(shown)) for place in range(len(names))]
             values = [row["slices"][name].get(metric, 0.0) for name in names]
-            axis.bar(places, values, width=0.85 * size, color=COLORS[number], label=row["name"])
+            axis.bar(places, values, width=0.85 * size, color=colors[row["name"]], label=row["name"])
         users = [shown[0]["slices"][name]["users"] for name in names]
         labels = [f"{name.replace('_', ' ')}\n{count:,} users" for name, count in zip(names, users, strict=True)]
         axis.set_xticks(range(len(names)), labels)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 NUM_COLORS: Final = 8
 INK: Final = "#010101"
@@ -92,7 +93,7 @@ def picture(
         caption: shown below; `alt` is used where there is none.
     """
     with style(title):
-        figure = Figure(figsize=(9.0, height), layout="constrained")
+        figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(wspace=0.05))
         axes = figure.subplots(1, panels, squeeze=False)[0]
         draw(list(axes))
         return Picture(title, caption or alt, inline(figure, alt))

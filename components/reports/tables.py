@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import io
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,13 @@ from components.evaluation.leaderboard import main_metric
 from components.evaluation.significance import stars
 from components.reports.plots import metric_title
 
+MODEL: Final = "model"
+KIND: Final = "kind"
+PARAMETERS: Final = "parameters"
+SIZE: Final = "size"
+LATENCY: Final = "ms p50 / p99"
+SECONDS: Final = "s/epoch"
+COSTS: Final = (PARAMETERS, SIZE, LATENCY, SECONDS)
 Row = Mapping[str, Any]
 
 
@@ -71,34 +79,61 @@ def best_names(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, str]:
     return {metric: max(rows, key=lambda row: row["metrics"][metric])["name"] for metric in metrics} if rows else {}
 
 
-def leaderboard_table(leaderboard: Mapping[str, Any]) -> Table:
-    """The leaderboard as a rich table: the best of each metric in bold, the gain over the baseline with its stars."""
-    metrics, rows, baseline = shown_metrics(leaderboard), leaderboard["rows"], leaderboard.get("baseline")
+def leaderboard_table(leaderboard: Mapping[str, Any], left_out: Collection[str] = ()) -> Table:
+    """The leaderboard as a rich table: the best of each metric in bold, the gain over the baseline with its stars.
+
+    Args:
+        leaderboard: the content of ``leaderboard.json``.
+        left_out: titles of columns to leave out.
+    """
     table = Table(
         title=_title(leaderboard), caption=Text(caption_text(leaderboard)), title_justify="left", caption_justify="left"
     )
-    table.add_column("model", overflow="fold")
-    table.add_column("kind")
-    for name in (*(metric_title(metric) for metric in metrics), f"vs {baseline}" if baseline else "gain"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("parameters", "size", "ms p50 / p99", "s/epoch"):
-        table.add_column(name, justify="right")
-    best = best_names(rows, metrics)
-    for row in rows:
-        marks = ["bold" if best[metric] == row["name"] else "" for metric in metrics]
-        values = [Text(metric_text(row, metric), style=mark) for metric, mark in zip(metrics, marks, strict=True)]
-        table.add_row(
-            Text(row["name"]),
-            row["kind"],
-            *values,
-            gain_text(row, main_metric(leaderboard["cutoffs"])),
-            *cost_texts(row),
+    columns = {title: cells for title, cells in _columns(leaderboard).items() if title not in left_out}
+    for title in columns:
+        table.add_column(
+            title, justify="left" if title in (MODEL, KIND) else "right", no_wrap=title != MODEL, overflow="fold"
         )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def _columns(leaderboard: Mapping[str, Any]) -> dict[str, list[Text]]:
+    metrics, rows, baseline = shown_metrics(leaderboard), leaderboard["rows"], leaderboard.get("baseline")
+    best, main = best_names(rows, metrics), main_metric(leaderboard["cutoffs"])
+    columns = {MODEL: [Text(row["name"]) for row in rows], KIND: [Text(row["kind"]) for row in rows]}
+    for metric in metrics:
+        styles = ["bold" if best[metric] == row["name"] else "" for row in rows]
+        texts = [metric_text(row, metric) for row in rows]
+        columns[metric_title(metric)] = [Text(text, style) for text, style in zip(texts, styles, strict=True)]
+    columns[f"vs {baseline}" if baseline else "gain"] = [Text(gain_text(row, main)) for row in rows]
+    for place, title in enumerate(COSTS):
+        columns[title] = [Text(cost_texts(row)[place]) for row in rows]
+    return columns
+
+
+def fitting_table(leaderboard: Mapping[str, Any], width: int) -> Table:
+    """The table without the columns that do not fit; what is dropped first says least, or is told by another column."""
+    mrr = metric_title(shown_metrics(leaderboard)[-1])
+    droppable = [SECONDS, mrr, KIND, LATENCY, SIZE, PARAMETERS]
+    console = Console(width=10_000, file=io.StringIO())
+    for count in range(len(droppable) + 1):
+        table = leaderboard_table(leaderboard, droppable[:count])
+        if console.measure(_bare(leaderboard, droppable[:count])).maximum <= width:
+            break
+    return table
+
+
+def _bare(leaderboard: Mapping[str, Any], left_out: Collection[str]) -> Table:
+    """The table without title and caption, which wrap and do not count for the width."""
+    table = leaderboard_table(leaderboard, left_out)
+    table.title = table.caption = None
     return table
 
 
 def cost_texts(row: Row) -> list[str]:
-    """Parameters, size, latency and seconds per epoch; empty where unknown."""
+    """The cells of `COSTS`; empty where unknown."""
     parameters = (row.get("parameters") or {}).get("total")
     seconds = row.get("train_seconds_per_epoch")
     return [
@@ -130,6 +165,6 @@ def print_leaderboard(leaderboard: Mapping[str, Any], console: Console) -> None:
 
     Args:
         leaderboard: the content of ``leaderboard.json``.
-        console: where to; names from users are printed as they are, never read as markup.
+        console: where to; a narrow one gets fewer columns. Names are printed as they are, never read as markup.
     """
-    console.print(leaderboard_table(leaderboard))
+    console.print(fitting_table(leaderboard, console.width))

@@ -53,7 +53,7 @@ def test_a_repeated_target_is_never_masked() -> None:
 def test_scores_that_are_no_numbers_fail(table: np.ndarray) -> None:
     """NaN compares as not greater, which would make every target the first."""
     table[:] = np.nan
-    with pytest.raises(StageError, match="NaN|not numbers"):
+    with pytest.raises(StageError, match=r"NaN|not numbers"):
         target_positions(TableRanker(table), random_sequences(5, ITEMS).cases("test"))
 
 
