@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SMALLEST = 1e-30  # smaller probabilities have lost digits and are taken from the logits
 CHUNK_ELEMENTS = 1 << 19  # logits held at once: 2 MiB in fp32, what a core keeps in its level-2 cache
 
 
@@ -19,16 +20,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor, scale: float, chunk: int) -> Tensor:
-        # Under autocast the products run in the lower precision; sums over items and gradients of the table stay in fp32.
+        # Under autocast the products run in the lower precision; sums and the table's gradient stay in fp32.
         kind = _product_dtype(states)
+        wide = torch.promote_types(kind, torch.float32)
         vectors, low = table.to(kind), states.to(kind)
         grad_states = torch.empty_like(states)
-        grad_table = torch.zeros_like(table, dtype=torch.float32)
-        total = states.new_zeros((), dtype=torch.float32)
+        grad_table = torch.zeros_like(table, dtype=wide)
+        total = states.new_zeros((), dtype=wide)
         factor = scale / max(len(states), 1)
         for begin in range(0, len(states), chunk):
             part = slice(begin, begin + chunk)
-            logits = torch.mm(low[part], vectors.t()).float()  # (c, N)
+            logits = torch.mm(low[part], vectors.t()).to(wide)  # (c, N)
             if scale != 1.0:
                 logits.mul_(scale)
             probabilities = torch.softmax(logits, dim=1)
@@ -37,7 +39,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
             gradient = probabilities.to(kind)  # d loss / d logits, up to `factor`
             grad_states[part] = torch.mm(gradient, vectors)
-            if kind == torch.float32:
+            if kind == wide:
                 grad_table.addmm_(gradient.t(), low[part])
             else:
                 grad_table += torch.mm(gradient.t(), low[part])
@@ -59,11 +61,11 @@ def _product_dtype(states: Tensor) -> torch.dtype:
 def _negative_log(logits: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
     """Sum of -log p(target); rows whose probability underflows are taken from the logits."""
     chosen = probabilities.gather(1, target)
-    lost = chosen == 0
+    lost = chosen < SMALLEST
     if not bool(lost.any()):
         return -chosen.log().sum()
     exact = torch.logsumexp(logits, dim=1, keepdim=True) - logits.gather(1, target)
-    return torch.where(lost, exact, -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()).sum()
+    return torch.where(lost, exact, -chosen.clamp_min(SMALLEST).log()).sum()
 
 
 def chunked_cross_entropy(
@@ -71,7 +73,7 @@ def chunked_cross_entropy(
 ) -> Tensor:
     """Mean softmax cross-entropy over all rows of `table`, without holding P x N logits.
 
-    ``loss = -1/P * sum_i log softmax_j(scale * <states_i, table_j>)[targets_i]`` (PRM-KD, Eq. 4, over the whole catalogue).
+    ``loss = -1/P * sum_i log softmax_j(scale * <states_i, table_j>)[targets_i]`` (PRM-KD, Eq. 4).
 
     Args:
         states: (P, D).

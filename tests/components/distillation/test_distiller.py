@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.batching import TrainingBatches
+from components.data.prepared import Sequences
+from components.distillation.annotation import overlapping_windows, training_states
+from components.distillation.config import DistillationConfig
+from components.distillation.distiller import Distiller
+from components.distillation.teacher_scores import TeacherCache
+from components.model import Catalog, Ranker
+from components.students import STUDENTS
+from components.training.config import TrainingConfig
+from components.training.loop import Trainer
+from components.training.seeds import seed_everything
+from tests.worlds import random_sequences, sequences
+
+ITEMS = 15
+
+
+def student(seed: int = 0, **arguments: object) -> Ranker:
+    seed_everything(seed)
+    catalog = Catalog(ITEMS, 30, np.zeros(ITEMS + 1, np.int64))
+    return STUDENTS["sasrec"].make(catalog, {"dim": 8, "inner_dim": 16, "max_length": 10, **arguments})
+
+
+def distiller(model: Ranker, data: Sequences, teachers: int = 2, **config: object) -> Distiller:
+    generator = torch.Generator().manual_seed(5)
+    states = [torch.randn(data.num_instances, 4 + k, generator=generator).half() for k in range(teachers)]
+    items = [torch.randn(ITEMS + 1, 4 + k, generator=generator).half() for k in range(teachers)]
+    settings = DistillationConfig.model_validate(config)
+    cache = TeacherCache(states, items, [settings.temperature] * teachers)
+    return Distiller(model, cache, [f"t{k}" for k in range(teachers)], [0.1 + k for k in range(teachers)], settings)
+
+
+def trained(folder: Path, **config: object) -> dict[str, torch.Tensor]:
+    data = random_sequences(30, ITEMS, 10)
+    model = student()
+    objective = distiller(model, data, **config) if config else model.loss
+    batches = TrainingBatches(data, 10, 8)
+    Trainer(model, batches, TrainingConfig(epochs=2), objective=objective, validate=None, folder=folder).fit()
+    return model.state_dict()
+
+
+def test_c7_lambda_zero_trains_the_plain_student_bit_for_bit(tmp_path: Path) -> None:
+    plain, zero = trained(tmp_path / "a"), trained(tmp_path / "b", weight=0.0)
+    assert all(torch.equal(plain[name], zero[name]) for name in plain)
+    followed = trained(tmp_path / "c", weight=1.0)
+    assert any(not torch.equal(plain[name], followed[name]) for name in plain)
+
+
+def test_the_loss_is_the_sum_of_both_parts() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    model = student().eval()
+    objective = distiller(model, data, weight=2.5)
+    batch = TrainingBatches(data, 10, 8).batch(TrainingBatches(data, 10, 8).epoch(0)[0])
+    expected = model.loss(batch) + 2.5 * objective.distillation_loss(model.states(batch), batch)
+    torch.testing.assert_close(objective(batch), expected)
+
+
+@pytest.mark.parametrize("candidates", ["batch", "all"])
+def test_candidates_hold_every_target(candidates: str) -> None:
+    data = random_sequences(20, ITEMS, 10)
+    objective = distiller(student(), data, candidates=candidates)
+    found = objective.candidates(torch.tensor([3, 9, 3]))
+    assert {3, 9} <= set(found.tolist())
+    assert 0 not in found.tolist()
+    assert len(found) == (ITEMS if candidates == "all" else 2)
+
+
+def test_at_most_max_instances_are_distilled() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    model = student().eval()
+    objective = distiller(model, data, max_instances=7)
+    batches = TrainingBatches(data, 10, 20)
+    batch = batches.batch(batches.epoch(0)[0])
+    objective(batch)
+    assert 0 < objective.tally.instances <= 7 < len(batch.targets)
+
+
+def test_report_counts_the_dropped_teacher() -> None:
+    data = random_sequences(40, ITEMS, 10)
+    model = student().eval()
+    objective = distiller(model, data, teachers=3, epsilon=0.0)
+    objective.cache.states[2].mul_(30)  # one teacher alone is sure of everything
+    batches = TrainingBatches(data, 10, 40)
+    objective(batches.batch(batches.epoch(0)[0]))
+    report = objective.report()
+    dropped = report["dropped"]
+    assert isinstance(dropped, dict)
+    assert sum(dropped.values()) == pytest.approx(1.0)
+    assert dropped["t2"] > 0.8
+    assert report["base_weights"] == pytest.approx({"t0": 0.1 / 3.3, "t1": 1.1 / 3.3, "t2": 2.1 / 3.3})
+
+
+def test_automatic_epsilon_keeps_about_four_fifths() -> None:
+    data = random_sequences(200, ITEMS, 10)
+    objective = distiller(student().eval(), data, teachers=3)
+    batches = TrainingBatches(data, 10, 64)
+    every = [batches.batch(windows) for windows in batches.epoch(0)]
+    objective.calibrate(every)
+    for batch in every:
+        objective(batch)
+    assert objective.tally.dropped.sum().item() / objective.tally.instances == pytest.approx(0.2, abs=0.03)
+
+
+def test_windows_cover_every_instance_once() -> None:
+    inputs = np.array([0, 1, 4, 5, 9, 30])
+    for length in (1, 2, 4, 7):
+        windows, skip = overlapping_windows(inputs, length)
+        fresh = [
+            (int(row), int(t))
+            for (row, first, size), ignored in zip(windows, skip, strict=True)
+            for t in range(first + ignored, first + size)
+        ]
+        assert sorted(fresh) == [(row, t) for row, n in enumerate(inputs) for t in range(n)], length
+        assert (windows[:, 2] <= length).all()
+
+
+def test_states_are_those_of_single_histories() -> None:
+    from components.data.batching import history_batch
+
+    data = sequences([[1, 2, 3, 4, 5, 6], [7, 8, 9], [5, 5, 6, 2]])
+    model = student().eval()
+    states = training_states(model, data)
+    assert states.shape == (data.num_instances, 8)
+    for row in range(len(data)):
+        for t in range(int(data.train_end[row]) - 1):
+            history = data.training_items(row)[: t + 1]
+            expected = model.states(history_batch([history], 10))[0].detach().numpy()
+            np.testing.assert_allclose(states[data.instance_offsets[row] + t], expected, atol=2e-3)

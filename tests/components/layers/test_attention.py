@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from components.layers import attention
+from components.layers.attention import dropped_attention
+from components.layers.dropout import Dropout, keep_bytes
+
+
+def keep_all(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
+    return torch.ones(shape, dtype=torch.bool), 1.0
+
+
+@pytest.mark.parametrize("length", [1, 5, 64, 65, 150])
+def test_without_drops_equals_the_fused_kernel(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "keep_bytes", keep_all)
+    torch.manual_seed(0)
+    parts = [torch.randn(3, 2, length, 16, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    upstream = torch.randn(3, 2, length, 16, dtype=torch.float64)
+    ours, plain = dropped_attention(*parts, 0.2), F.scaled_dot_product_attention(*parts, is_causal=True)
+    torch.testing.assert_close(ours, plain)
+    found, expected = (torch.autograd.grad(out, parts, upstream) for out in (ours, plain))
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradient_with_a_fixed_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fixed(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(3)) > rate, 1 / (1 - rate)
+
+    monkeypatch.setattr(attention, "keep_bytes", fixed)
+    parts = [torch.randn(1, 2, 6, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(lambda q, k, v: dropped_attention(q, k, v, 0.3), parts)
+
+
+def test_mean_over_many_draws_is_the_attention_without_drops() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(1, 1, 12, 4) for _ in range(3)]
+    mean = torch.stack([dropped_attention(*parts, 0.25) for _ in range(3000)]).mean(0)
+    torch.testing.assert_close(mean, F.scaled_dot_product_attention(*parts, is_causal=True), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_dropout_rate_and_expectation(rate: float) -> None:
+    torch.manual_seed(0)
+    kept, factor = keep_bytes(torch.Size([200_003]), rate)
+    assert 1 - kept.float().mean().item() == pytest.approx(rate, abs=0.005)
+    assert (kept.float() * factor).mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_dropout_is_off_in_evaluation_and_refuses_a_wrong_rate() -> None:
+    x = torch.randn(5, 3)
+    assert Dropout(0.5).eval()(x) is x
+    with pytest.raises(ValueError, match=r"\[0, 1\), got 1.0"):
+        Dropout(1.0)
