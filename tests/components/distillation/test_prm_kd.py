@@ -159,13 +159,13 @@ def test_c8_duplicate_targets() -> None:
 def test_c9_the_noise_teacher_disagrees_most(temperature: float, rate: float, conf: float) -> None:
     torch.manual_seed(0)
     truth = torch.randn(512, 200)
-    noisy = [truth + 0.5 * torch.randn_like(truth) for _ in range(2)]
-    noisy.append(truth[:, torch.randperm(200)])
+    noisy = [truth + 0.5 * torch.randn_like(truth) for _ in range(3)]
+    noisy[2] = noisy[2][:, torch.randperm(200)]
     scores = torch.stack([teacher_scores(logits, temperature) for logits in noisy])
     found = disagreement(scores)
     worst = (found.argmax(0) == 2).float().mean().item()
     assert worst == pytest.approx(rate, abs=0.05)
-    assert found[2].mean().item() == pytest.approx(conf, rel=0.1)
+    assert found[2].mean().item() == pytest.approx(conf, rel=0.15)
     if temperature == 2.0:
         assert worst > 0.95
 

@@ -46,7 +46,7 @@ def trainer(
     )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for kill -9."""
 
 
@@ -59,7 +59,7 @@ class KillAt:
     def step(self, epoch: int, targets: int) -> None:
         self.left -= 1
         if self.left == 0:
-            raise Killed
+            raise KilledError
 
     def epoch(self, row: dict[str, float], checkpoint: Path) -> None: ...
 
@@ -78,7 +78,7 @@ def test_resumes_after_a_kill_to_the_same_bits(step: int, tmp_path: Path) -> Non
     whole = student()
     expected = trainer(whole, tmp_path / "whole", metric(whole)).fit()
     first = student()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer(first, tmp_path / "cut", metric(first), KillAt(step), checkpoint_seconds=0.0).fit()
     resumed = student()
     found = trainer(resumed, tmp_path / "cut", metric(resumed)).fit()
