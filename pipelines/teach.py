@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
+
+from components.data.prepared import PreparedSet
+from components.errors import ConfigError
+from components.evaluation.metrics import metric_values
+from components.schema import METRICS_FILE
+from components.teachers.external import EXTERNAL, ExternalConfig, load_external
 from pipelines.stages import StageContext
 from pipelines.train_bridge import run_training
-from pipelines.training_job import TrainingJob
-
-EXTERNAL = "external"
+from pipelines.training_job import METRIC, TrainingJob
 
 
 def run(context: StageContext) -> None:
     """Train the teacher `context.name` and write its artifact."""
     teacher = context.config.teachers[context.name]
     if teacher.kind == EXTERNAL:
-        from pipelines.external import run_external
-
-        run_external(context, teacher)
+        take_external(context)
         return
     job = TrainingJob(
         kind=teacher.kind,
@@ -31,3 +36,29 @@ def run(context: StageContext) -> None:
         mask_history=context.config.evaluate.mask_history,
     )
     context.timing.update(run_training(job, context.config.cluster, context.progress))
+
+
+def take_external(context: StageContext) -> None:
+    """Check the user's two arrays and store them as the teacher's artifact; nothing is trained.
+
+    Raises:
+        ConfigError: its strength is neither given nor measurable, because the file of states has no validation histories.
+    """
+    teacher = context.config.teachers[context.name]
+    config = ExternalConfig.model_validate(teacher.arguments)
+    prepared = PreparedSet(context.input("prepare"))
+    arrays = load_external(config, prepared)
+    strength = config.strength
+    if strength is None and arrays.valid_states is not None:
+        targets = prepared.sequences.cases("valid").targets
+        scores = arrays.valid_states @ arrays.items[1:].T  # (C, N)
+        chosen = scores[np.arange(len(targets)), targets - 1]
+        strength = float(metric_values((scores >= chosen[:, None]).sum(axis=1), METRIC).mean())
+    if strength is None:
+        raise ConfigError(
+            f"teachers.{context.name}.strength: missing, and {config.states} holds no states of the validation histories to "
+            "measure it; give the teacher's validation NDCG@10, or a file keyed by user_id and position"
+        )
+    arrays.save(context.folder)
+    text = json.dumps({f"valid_{METRIC}": strength}, indent=2) + "\n"
+    (context.folder / METRICS_FILE).write_text(text, encoding="utf-8")

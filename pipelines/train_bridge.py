@@ -152,7 +152,8 @@ def _group(job: TrainingJob, cluster: ClusterConfig, gpu: bool, mailbox: Any) ->
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    result: dict[str, float] = trainer.fit().return_value
+    finished: Any = trainer.fit()
+    result: dict[str, float] = finished.return_value
     return result
 
 

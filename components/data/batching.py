@@ -99,7 +99,7 @@ def _gather(items: NDArray[np.int32], starts: IntArray, lengths: IntArray) -> In
 
 
 def evaluation_batches(cases: EvaluationCases, max_length: int, batch_size: int) -> Iterator[tuple[IntArray, Batch]]:
-    """Yield (case numbers, batch) over all cases, shortest histories first so that rows of a batch are alike in length."""
+    """Yield (case numbers, batch) over all cases, shortest first, so that rows of a batch are alike."""
     lengths = np.minimum(cases.lengths, max_length)
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, len(order), batch_size):
@@ -112,7 +112,7 @@ def evaluation_batches(cases: EvaluationCases, max_length: int, batch_size: int)
 class TrainingBatches:
     """The training part as shuffled batches; batch ``b`` of epoch ``e`` is a pure function of the seed.
 
-    A *window* is a run of at most ``max_length`` + 1 consecutive training items of one user; all its items but the first are
+    A *window* is a run of at most ``max_length`` + 1 consecutive training items of one user; all but the first are
     targets. With ``windows="last"`` each user gives the latest window; with ``"all"`` windows tile the whole training
     part and, after the first epoch, their borders move at random so that every item is seen with different context.
 
@@ -132,7 +132,7 @@ class TrainingBatches:
         self._rows = np.flatnonzero(sequences.train_end >= 2).astype(np.int64)
 
     def epoch(self, epoch: int) -> list[IntArray]:
-        """The plan of one epoch: for every batch an (B, 3) array of window (user row, first input, number of inputs)."""
+        """The plan of one epoch: per batch (B, 3) windows: user row, first input, number of inputs."""
         generator = np.random.default_rng([self.seed, epoch])
         windows = self._cut(generator if epoch else None)
         windows = windows[generator.permutation(len(windows))]
@@ -175,4 +175,5 @@ class TrainingBatches:
         begin = np.maximum(stop - length, 0)
         stop = np.minimum(stop, inputs[owner])
         keep = stop > begin
-        return np.stack([self._rows[owner], begin, stop - begin], axis=1)[keep]
+        windows: IntArray = np.stack([self._rows[owner], begin, stop - begin], axis=1)[keep]
+        return windows

@@ -70,8 +70,8 @@ class Sequences:
     def instance_offsets(self) -> IntArray:
         """(U + 1,) borders of the users' training instances.
 
-        A user with ``n`` training items has ``n - 1`` instances; instance ``t`` has the history ``items[:t + 1]`` and the
-        target ``items[t + 1]``. Teacher states are stored in this order.
+        A user with ``n`` training items has ``n - 1`` instances; instance ``t`` has the history ``items[:t + 1]`` and
+        the target ``items[t + 1]``. Teacher states are stored in this order.
         """
         counts = np.maximum(self.train_end.astype(np.int64) - 1, 0)
         return np.concatenate([[0], np.cumsum(counts)])
@@ -161,14 +161,16 @@ class PreparedSet:
     @cached_property
     def item_ids(self) -> list[str]:
         """The users' item ids; entry ``i`` belongs to item number ``i + 1``."""
-        return self.items[ITEM_ID].to_list()
+        ids: list[str] = self.items[ITEM_ID].to_list()
+        return ids
 
     @cached_property
     def texts(self) -> list[str]:
         """One text per item, empty where the item file has none."""
         if TEXT not in self.items.columns:
             return [""] * self.num_items
-        return self.items[TEXT].fill_null("").to_list()
+        texts: list[str] = self.items[TEXT].fill_null("").to_list()
+        return texts
 
     @cached_property
     def counts(self) -> IntArray:
@@ -188,12 +190,14 @@ class PreparedSet:
     @cached_property
     def ratings(self) -> NDArray[np.float32] | None:
         """(I,) ratings in the order of ``sequences.items``, or None."""
-        return _flat_or_none(self._table([RATINGS])[RATINGS])
+        ratings: NDArray[np.float32] | None = _flat_or_none(self._table([RATINGS])[RATINGS])
+        return ratings
 
     @cached_property
     def user_ids(self) -> list[str]:
         """The users' own ids in the order of the sequences."""
-        return self._table([USER_ID])[USER_ID].to_pylist()
+        ids: list[str] = self._table([USER_ID])[USER_ID].to_pylist()
+        return ids
 
     @property
     def teachers(self) -> list[str]:
@@ -206,7 +210,8 @@ class PreparedSet:
         """(instances, d_k) states of one teacher, row by training instance."""
         column = f"{STATE_PREFIX}{teacher}"
         flat = self._table([column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(self.sequences.num_instances, -1)
+        states: NDArray[np.float16] = flat.reshape(self.sequences.num_instances, -1)
+        return states
 
     def _table(self, columns: list[str]) -> pa.Table:
         tables = [pq.read_table(file, columns=columns) for file in self.sequence_files]
@@ -232,7 +237,8 @@ def flat_sequences(table: pa.Table) -> Sequences:
 def _offsets(lists: pa.Array) -> IntArray:
     chunk = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
     offsets: IntArray = chunk.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0]
+    shifted: IntArray = offsets - offsets[0]
+    return shifted
 
 
 def _flat_or_none(column: pa.ChunkedArray) -> Any:

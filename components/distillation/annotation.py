@@ -20,9 +20,9 @@ TOKENS = 8192  # items that are encoded at once
 def training_states(model: Ranker, sequences: Sequences, device: torch.device | str = "cpu") -> NDArray[np.float16]:
     """(instances, d) states of `model` for every training instance, dropout off, fp16.
 
-    Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. One pass over a window gives the
-    states of all its positions. Users with more than L inputs take several windows that overlap by half, and a state comes
-    from the window in which its history is longer: it has seen at least the last L / 2 items.
+    Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. One pass over a
+    window gives the states of all its positions. Users with more than L inputs take several windows that overlap by
+    half, and a state comes from the window in which its history is longer: it has seen at least the last L / 2 items.
 
     Args:
         model: a teacher; put into evaluation mode.
@@ -59,8 +59,8 @@ def overlapping_windows(inputs: IntArray, length: int) -> tuple[IntArray, IntArr
     """Cut users with `inputs` (U,) instances into windows of at most `length` that overlap by half.
 
     Returns:
-        (W, 3) windows (user row, first input, number of inputs) and (W,) how many first positions of each another window covers
-        with a longer history.
+        (W, 3) windows (user row, first input, number of inputs) and (W,) how many first positions of each another
+        window covers with a longer history.
 
     >>> [part.tolist() for part in overlapping_windows(np.array([3, 10]), 4)]
     [[[0, 0, 3], [1, 0, 4], [1, 2, 4], [1, 4, 4], [1, 6, 4]], [0, 0, 2, 2, 2]]

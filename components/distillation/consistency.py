@@ -41,8 +41,8 @@ def base_weights(strengths: Sequence[float]) -> Tensor:
 def disagreement(scores: Tensor) -> Tensor:
     """Eq. 2: (K, B, T) distributions -> (K, B) summed squared distance of each teacher to the others.
 
-    Uses sum over k' of |s_k - s_k'|^2 = K |s_k|^2 - 2 <s_k, S> + sum over k' of |s_k'|^2 with S the sum of all, so that no (K, K, B, T)
-    is built; two teachers take the plain difference, which is exact.
+    With S the sum of all, sum over k' of |s_k - s_k'|^2 = K |s_k|^2 - 2 <s_k, S> + sum over k' of |s_k'|^2, so that no
+    (K, K, B, T) is built; two teachers take the plain difference, which is exact.
     """
     teachers = len(scores)
     if teachers == 1:
@@ -55,12 +55,12 @@ def disagreement(scores: Tensor) -> Tensor:
 
 
 def consistency_weights(scores: Tensor, weights: Tensor, epsilon: float) -> Weights:
-    """Drop the teacher that disagrees most wherever any disagreement reaches `epsilon`; its weight goes to the others equally.
+    """Drop the teacher that disagrees most wherever any disagreement reaches `epsilon`; the others share its weight.
 
     Args:
         scores: (K, B, T) distributions.
         weights: (K,) base weights, sum 1.
-        epsilon: threshold; inf keeps all, 0 always drops one. Two teachers disagree equally, so with K <= 2 none is dropped.
+        epsilon: threshold; inf keeps all, 0 always drops one. Two teachers disagree equally, so none is dropped.
     """
     teachers, batch = scores.shape[:2]
     conf = disagreement(scores)

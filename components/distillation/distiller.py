@@ -1,4 +1,4 @@
-"""The objective of a distilled student: supervised loss plus lambda times the distance to the fused teachers (Eq. 6)."""
+"""The objective of a distilled student: supervised loss plus lambda times the distance to the teachers (Eq. 6)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Distiller:
         self.tally = Tally()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """``L = L_S + lambda * L_KD``, the mean over the batch's instances; lambda = 0 costs nothing and changes nothing."""
+        """``L = L_S + lambda * L_KD``, means over the batch's instances; lambda = 0 costs and changes nothing."""
         states = self.student.states(batch)
         loss = self.student.head.loss(states, batch.targets)
         if self.config.weight == 0 or len(batch.targets) == 0:
@@ -104,7 +104,7 @@ class Distiller:
 
     @torch.no_grad()
     def calibrate(self, batches: Sequence[Batch]) -> float:
-        """Set epsilon from batches of the training part when it is "auto"; teachers alone decide, so it is done once."""
+        """Set epsilon from training batches when it is "auto"; teachers alone decide, so it is done once."""
         if self.config.epsilon == "auto" and self.config.weights == "consistency" and len(self.cache) > 2:
             largest = [
                 disagreement(self.cache.scores(batch.instances, self.candidates(batch.targets))).amax(dim=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from components.layers.attention import dropped_attention
 from components.layers.dropout import Dropout
 
 Norm = Literal["post", "pre"]
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 class CausalAttention(nn.Module):
@@ -156,10 +157,10 @@ class TransformerEncoder(nn.Module):
         x = self.dropout(self.input_norm(x + self.position_embedding.weight[:length]))
         for block in self.blocks[:-1]:
             x = block(x)
-        last = self.blocks[-1]
+        last = cast(TransformerBlock, self.blocks[-1])
         if last_only and not self.training and positions.numel() == batch:
             rows = torch.arange(batch, device=x.device)
-            states = last.at(x, rows, positions - rows * length)  # type: ignore[operator]
+            states = last.at(x, rows, positions - rows * length)
         else:
             full = last(x).reshape(batch * length, dim)
             states = full if positions.numel() == batch * length else full[positions]

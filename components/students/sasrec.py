@@ -37,13 +37,16 @@ class SASRec(Ranker):
         item_embedding: any `components.layers.embedding.ItemEmbedding` that is a module.
         network: turns (B, L, D) item vectors into (P, D) states.
         head: turns states into scores.
+        num_items: N.
         max_length: L.
     """
 
-    def __init__(self, item_embedding: nn.Module, network: nn.Module, head: OutputHead, max_length: int) -> None:
+    def __init__(
+        self, item_embedding: nn.Module, network: nn.Module, head: OutputHead, num_items: int, max_length: int
+    ) -> None:
         super().__init__()
         self.item_embedding, self.network, self.head = item_embedding, network, head
-        self.num_items, self.max_length = int(item_embedding.num_items), max_length
+        self.num_items, self.max_length = num_items, max_length
 
     def states(self, batch: Batch) -> Tensor:
         """(P, D) states at the predicted positions."""
@@ -69,4 +72,4 @@ def build(
     network = TransformerEncoder(
         dim, num_layers, num_heads, inner_dim, max_length, dropout, attention_dropout, norm, activation
     )
-    return SASRec(item_embedding, network, DotProductHead(item_embedding), max_length)
+    return SASRec(item_embedding, network, DotProductHead(item_embedding), catalog.num_items, max_length)

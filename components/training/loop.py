@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -113,12 +113,13 @@ def precision(config: TrainingConfig, device: torch.device) -> Iterator[None]:
     if not wanted:
         yield
     elif device.type == "cpu":
-        before = torch.backends.mkldnn.matmul.fp32_precision
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        before = products.fp32_precision
+        products.fp32_precision = "bf16"
         try:
             yield
         finally:
-            torch.backends.mkldnn.matmul.fp32_precision = before
+            products.fp32_precision = before
     else:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             yield
