@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/prepare.py --rows 2000000
     .venv/bin/python benchmarks/prepare.py --rows 20000000 --skip-fast
-    .venv/bin/python benchmarks/prepare.py --rows 2000000 --peer-python ~/peers/bin/python   # rectools, replay-rec installed
+    .venv/bin/python benchmarks/prepare.py --rows 2000000 --peer-python ~/peers/bin/python  # has rectools, replay-rec
 
-Every contender runs in a process of its own on the same Parquet log. Wall and CPU time exclude imports and Ray's start;
-the peak is the largest resident set (private and shared pages) of any single process of the contender's tree, besides it
-the peak without pages shared with other processes. The output of every way of ours is compared with polars' row for row.
+Every contender runs in a process of its own on the same Parquet log. Wall and CPU time exclude imports and Ray's
+start; the peak is the largest resident set (private and shared pages) of any single process of the contender's tree,
+beside it the peak without pages shared with other processes. Our output is compared with polars' row for row.
 """
 
 from __future__ import annotations
@@ -238,8 +238,8 @@ def compare(out: Path) -> None:
 def rectools(log: Path, out: Path) -> tuple[Callable[[], object], Callable[[], object]]:
     """RecTools: its Dataset, and the sequences as its transformer models prepare them."""
     import pandas as pd
-    from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
     from rectools.dataset import Dataset
+    from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
 
     def prepare() -> None:
         frame = pd.read_parquet(log)

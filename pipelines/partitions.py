@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from components.data.cleaning import PrepareConfig
-from components.data.readers import Log, read_rows
+from components.data.readers import Log, no_rows, read_rows
 from components.data.sequences import gather
 from components.data.tally import Tally
 from pipelines.stages import Progress
@@ -62,12 +62,12 @@ class LocalPartitions:
 
 def read_locally(log: Log, config: PrepareConfig, rejected: Path, progress: Progress) -> LocalPartitions:
     """Read, clean and gather a log in this process."""
-    frames = []
+    frames = [no_rows(log)]
     for source in log.sources:
         for frame in read_rows(source, log, rejected):
             progress.advance(frame.height)
             frames.append(frame)
-    rows = pl.concat(frames, how="vertical") if frames else pl.DataFrame()
+    rows = pl.concat(frames, how="vertical")
     frames.clear()
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     return LocalPartitions(gather(table, 1, config.duplicates, config.min_rating))

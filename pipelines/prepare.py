@@ -185,7 +185,7 @@ def _cuts(partitions: Partitions, config: PrepareConfig) -> Cuts | None:
 
     shares = (1 - config.valid_fraction - config.test_fraction, 1 - config.test_fraction)
     low, high = int(seconds[0]), int(seconds[-1])
-    valid, test = (find_time(histogram, low, high, share * total) for share in shares)
+    valid, test = (find_time(histogram, low, high, round(share * total)) for share in shares)
     return Cuts(valid * SECOND, test * SECOND)
 
 

@@ -19,8 +19,8 @@ import ray.data
 from numpy.typing import NDArray
 from ray.data.context import DataContext, ShuffleStrategy
 
-from components.data.cleaning import ROW_TYPES, PrepareConfig
-from components.data.readers import Log, read_rows
+from components.data.cleaning import PrepareConfig
+from components.data.readers import Log, no_rows, read_rows
 from components.data.sequences import RANGE, gather, user_range
 from components.data.tally import Tally, dense
 from components.errors import DistilrecError, StageError
@@ -114,13 +114,8 @@ def _read_piece(batch: pa.Table, log_ref: Any, rejected: Path, keys: NDArray[np.
             ranges = rows.select(user_range(len(keys))).to_series().to_numpy()
             keyed = rows.with_columns(pl.Series(KEY, keys[ranges]))
             yield keyed.to_arrow(compat_level=pl.CompatLevel.oldest())
-    yield _no_rows(log)  # a task must yield something, and typed
-
-
-def _no_rows(log: Log) -> pa.Table:
-    columns = {name: kind for name, kind in ROW_TYPES.items() if name in log.columns or name == "row"}
-    empty = pl.DataFrame(schema={**columns, KEY: pl.Int32})
-    return empty.to_arrow(compat_level=pl.CompatLevel.oldest())
+    typed = no_rows(log).with_columns(pl.Series(KEY, [], dtype=pl.Int32))
+    yield typed.to_arrow(compat_level=pl.CompatLevel.oldest())  # a task must yield something, and typed
 
 
 def _apply(block: pa.Table, function: PartitionFunction, shared: list[Any]) -> pa.Table:

@@ -98,7 +98,7 @@ def _item_file(data: str, config: InputConfig, catalog: pl.DataFrame) -> tuple[p
 
 def _identified(source: Source, form: TableFormat, columns: list[str], id_column: str) -> Iterator[pl.DataFrame]:
     """Batches of the item file with a clean ``item_id``; rows without one describe nothing."""
-    for batch in read_batches(source, form, columns):
+    for batch in read_batches(source, form, columns, nested=True):
         raw = batch.frame.select(pl.col(id_column).alias(ITEM_ID))
         cleaned = clean(raw, source.name)
         own = batch.frame.drop(id_column)[cleaned.rows["row"]]

@@ -60,8 +60,14 @@ def column_names(source: Source, form: TableFormat) -> list[str]:
         return [form.plain(name) for name in _header(source, form)]
 
 
-def read_batches(source: Source, form: TableFormat, columns: list[str]) -> Iterator[RawBatch]:
+def read_batches(source: Source, form: TableFormat, columns: list[str], nested: bool = False) -> Iterator[RawBatch]:
     """The rows of a file in order; only `columns`, all of which the file must have.
+
+    Args:
+        source: the file.
+        form: how it is written.
+        columns: under the file's own names.
+        nested: JSON values may be lists, which become one text; slower.
 
     Raises:
         DataError: the file is empty, truncated or of another format.
@@ -70,7 +76,7 @@ def read_batches(source: Source, form: TableFormat, columns: list[str]) -> Itera
         if source.format == "parquet":
             yield from _parquet(source, columns)
         elif source.format == "json":
-            yield from _json(source, columns)
+            yield from _json(source, columns, nested)
         else:
             yield from _delimited(source, form, columns)
 
@@ -204,18 +210,23 @@ def _keys(source: Source) -> list[str]:
     return names
 
 
-def _json(source: Source, columns: list[str]) -> Iterator[RawBatch]:
-    schema = dict.fromkeys(columns, pl.String)
+def _json(source: Source, columns: list[str], nested: bool) -> Iterator[RawBatch]:
     with _open(source) as stream:
         for block in _blocks(stream):
-            try:
-                yield RawBatch(pl.read_ndjson(block, schema=schema))
-            except pl.exceptions.PolarsError:
-                yield _line_by_line(block, columns)
+            frame = None if nested else _at_once(block, columns)
+            yield _line_by_line(block, columns) if frame is None else RawBatch(frame)
+
+
+def _at_once(block: bytes, columns: list[str]) -> pl.DataFrame | None:
+    """The fast way; None where a line of the block is no JSON object."""
+    try:
+        return pl.read_ndjson(block, schema=dict.fromkeys(columns, pl.String))
+    except pl.exceptions.PolarsError:
+        return None
 
 
 def _line_by_line(block: bytes, columns: list[str]) -> RawBatch:
-    """The slow way through a block that has a bad line somewhere, or values that are lists."""
+    """The slow way: a bad line is kept apart, a list becomes one text."""
     rows: dict[str, list[str | None]] = {name: [] for name in columns}
     malformed = []
     for line in filter(None, (line.strip() for line in block.split(b"\n"))):

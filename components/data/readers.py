@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from components.data.cleaning import Cleaned, clean, malformed_rows
+from components.data.cleaning import ROW, ROW_TYPES, Cleaned, clean, malformed_rows
 from components.data.formats import column_names, read_batches
 from components.data.presets import PRESETS, TableFormat, get_preset
 from components.data.sources import Source, find_sources
@@ -156,6 +156,12 @@ def read_rows(source: Source, log: Log, rejected: Path) -> Iterator[pl.DataFrame
         quarantine.add(malformed_rows(batch.malformed, batch.reason, source.name))
         yield cleaned.rows
     quarantine.close()
+
+
+def no_rows(log: Log) -> pl.DataFrame:
+    """What `read_rows` yields, without any row."""
+    columns = (*log.columns, ROW)
+    return pl.DataFrame(schema={name: ROW_TYPES[name] for name in columns})
 
 
 class Quarantine:

@@ -77,7 +77,7 @@ def time_histogram(partition: pa.Table, low: int, width: int) -> pa.Table:
     return pa.concat_tables([counts, scalars({"before": int((places < 0).sum())})])
 
 
-def find_time(histogram: Callable[[int, int], tuple[int, IntArray]], low: int, high: int, wanted: float) -> int:
+def find_time(histogram: Callable[[int, int], tuple[int, IntArray]], low: int, high: int, wanted: int) -> int:
     """The first second before which at least `wanted` interactions lie.
 
     Args:

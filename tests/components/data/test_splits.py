@@ -1,0 +1,52 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.data.splits import BUCKETS, Cuts, find_time, leave_one_out, split, time_bounds, time_histogram
+from components.data.tally import Tally
+
+SECOND = 1_000_000
+
+
+def partition(*users: list[int]) -> pa.Table:
+    """Sequences of which only the times, in seconds, matter."""
+    times = pa.array([[second * SECOND for second in user] for user in users], pa.list_(pa.int64()))
+    return pa.table({"items": times, "timestamps": times})
+
+
+@pytest.mark.parametrize(("length", "ends"), [(1, (1, 1)), (2, (2, 2)), (3, (1, 2)), (7, (5, 6))])
+def test_leave_one_out(length: int, ends: tuple[int, int]) -> None:
+    assert tuple(int(end[0]) for end in leave_one_out(np.array([length]))) == ends
+
+
+def test_two_points_in_time_cut_every_user() -> None:
+    table = split(partition([1, 2, 3, 4], [3, 3], [9], [1]), Cuts(3 * SECOND, 4 * SECOND))
+    assert table["train_end"].to_pylist() == [2, 0, 0, 1]
+    assert table["valid_end"].to_pylist() == [3, 2, 0, 1]
+
+
+def test_times_within_a_second_are_cut_exactly() -> None:
+    times = pa.array([[5 * SECOND - 1, 5 * SECOND]], pa.list_(pa.int64()))
+    table = split(pa.table({"items": times, "timestamps": times}), Cuts(5 * SECOND, 9 * SECOND))
+    assert table["train_end"].to_pylist() == [1]
+
+
+@given(
+    st.lists(st.integers(-(10**10), 10**10), min_size=1, max_size=60),
+    st.floats(0.01, 0.99),
+    st.integers(1, 3),
+)
+def test_the_cut_is_the_quantile(seconds: list[int], share: float, parts: int) -> None:
+    blocks = [partition(seconds[part::parts]) for part in range(parts)]
+    bounds, _ = Tally(map(time_bounds, blocks)).pairs("bounds")
+
+    def histogram(low: int, width: int) -> tuple[int, np.ndarray]:
+        tally = Tally(time_histogram(block, low, width) for block in blocks)
+        return tally.scalar("before"), tally.dense("times", BUCKETS)
+
+    wanted = max(round(share * len(seconds)), 1)
+    cut = find_time(histogram, int(bounds[0]), int(bounds[-1]), wanted)
+    assert sum(second < cut for second in seconds) >= wanted
+    assert sum(second < cut - 1 for second in seconds) < wanted
