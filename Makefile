@@ -1,0 +1,53 @@
+# Every target makes the environment it needs; once that is made, it is not made again until its requirements change.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := pyproject.toml constraints.txt
+STAMP := $(VENV)/.made-$(shell cat $(REQUIREMENTS) | cksum | cut -d ' ' -f 1)
+
+# One thread per process and no spinning: several processes share the cores, and spinning threads slow each other down.
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all check format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+env: $(STAMP) ## make the environment .venv
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "distilrec needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.made-*
+	@touch $@
+
+demo: env ## a synthetic world through the whole pipeline, in minutes
+	$(BIN)/distilrec demo
+
+test: env ## the tests, without the slow ones
+	$(BIN)/pytest
+
+test-all: env ## all tests, the slow ones and those that kill processes, too
+	$(BIN)/pytest -m ''
+
+check: env ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env ## quick looks at speed; each script's --help tells how to measure fully and against peers
+	$(BIN)/python -m benchmarks.prepare --rows 2000000
+	$(BIN)/python -m benchmarks.distillation_cost
+	$(BIN)/python -m benchmarks.two_workers
+
+clean: ## remove caches and build leftovers; keeps .venv and runs
+	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
