@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -12,9 +13,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -61,9 +62,10 @@ def serve(
     known = Recommender(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
     out = Console(stderr=True, highlight=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    with endpoint(artifact, settings, host, port, replicas, proxy):
-        sys.stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
-        sys.stdout.flush()
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr), endpoint(artifact, settings, host, port, replicas, proxy):  # Ray prints notices
+        stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
+        stdout.flush()
         if block:
             _wait_for_signal()
             out.print("stopping …")
@@ -128,6 +130,7 @@ def _application(artifact: Path, settings: Settings, host: str, port: int, repli
 
     from serve.endpoint import APP_NAME, build
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import made it talkative
     ray_serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options={"host": host, "port": port, "request_timeout_s": 30},
@@ -140,10 +143,21 @@ def _application(artifact: Path, settings: Settings, host: str, port: int, repli
         try:
             ray_serve.run(build(str(artifact), settings, replicas), name=APP_NAME, route_prefix="/")
         except RuntimeError as error:
-            raise StageError(f"the endpoint does not start: {error}") from error
+            raise StageError(f"the endpoint does not start: {_reason(ray_serve) or error}") from error
         yield
     finally:
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _reason(ray_serve: Any) -> str:
+    """The last line of what the failing replica said; Ray Serve's own error only says that there was one."""
+    for application in ray_serve.status().applications.values():
+        for deployment in application.deployments.values():
+            lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
+            errors = [line for line in lines if "Error" in line.partition(":")[0]]
+            if errors:
+                return str(errors[-1])
+    return ""
 
 
 def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool = False) -> str:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ import pytest
 
 from components.errors import ArtifactError, ConfigError, UserError
 from components.recommender import Recommender
-from pipelines.serve import check_port, greeting, serve
+from pipelines.serve import _reason, check_port, greeting, serve
 from tests.tiny_artifact import item_id, write_artifact
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,6 +79,15 @@ def test_the_greeting_is_a_request_that_works(run: Path) -> None:
     body = json.loads(command[command.index("-d") + 1])
     assert recommender.recommend([body["history"]], body["k"])[0].unknown_items == []
     assert "Authorization: Bearer $DISTILREC_API_KEY" in text
+
+
+def test_the_reason_of_a_failed_start_is_the_replicas_own() -> None:
+    message = "failed\nTraceback (most recent call last):\n  File x\nArtifactError: items.parquet: missing\n\n"
+    deployment = SimpleNamespace(message=message)
+    status = SimpleNamespace(applications={"distilrec": SimpleNamespace(deployments={"endpoint": deployment})})
+    assert _reason(SimpleNamespace(status=lambda: status)) == "ArtifactError: items.parquet: missing"
+    deployment.message = ""
+    assert _reason(SimpleNamespace(status=lambda: status)) == ""
 
 
 class Served:
