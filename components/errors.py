@@ -65,6 +65,10 @@ class UnknownNameError(UserError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         super().__init__(f"unknown {kind} {name!r}; known: {', '.join(names)}{nearest(name, names)}")
+        self._arguments = (kind, name, names)
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+        return type(self), self._arguments  # by default pickle would pass the message as the only argument
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

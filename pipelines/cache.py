@@ -202,7 +202,7 @@ def storage_problem(error: OSError, folder: Path) -> StorageError | None:
             f"{place}: the disk is full ({free:,.0f} MiB free); make room, or set output= to another disk, then run "
             "the same command again: finished stages are kept"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and place.is_relative_to(folder):
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR) and place.is_relative_to(folder):
         return StorageError(f"{place}: cannot write: {error.strerror}; check the permissions or set output=")
     return None
 

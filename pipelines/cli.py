@@ -6,9 +6,11 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
 import typer
+
+from components.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -54,7 +56,6 @@ def demo(
 
     def write_and_run() -> Any:
         from components.data.synthetic import write_world
-
         from pipelines.output import messages
 
         if not (folder / "DONE").exists():
@@ -106,14 +107,19 @@ def recommend(
 def serve(
     run_folder: RunArgument,
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    proxy: Annotated[str, typer.Option(help="auto, haproxy or plain.")] = "auto",
 ) -> None:
     """Start the endpoint on the exported model of a run."""
 
     def start() -> None:
+        from pipelines.serve import Proxy
         from pipelines.serve import serve as serve_forever
 
-        serve_forever(run_folder, host, port)
+        if proxy not in get_args(Proxy):
+            raise UnknownNameError("proxy", proxy, get_args(Proxy))
+        serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy))
 
     _act(start)
 
@@ -153,10 +159,8 @@ def _execute(
     if dry_run:
         return _show_plan(config, stage, forced_stage, as_json)
     from pipelines.driver import execute_run
-    from pipelines.output import messages
-    from pipelines.progress import make_board
 
-    result = execute_run(config, make_board(messages()), stage, forced_stage)
+    result = execute_run(config, stage, forced_stage)
     _show_end(result, as_json)
     return result.as_json()
 
@@ -164,14 +168,12 @@ def _execute(
 def _show_plan(config: RunConfig, stage: str, forced_stage: str, as_json: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from pipelines.driver import plan_run
-    from pipelines.output import decision_table
+    from pipelines.output import decision_table, results
 
     decisions = plan_run(config, stage, forced_stage)
     if not as_json:
-        Console().print(decision_table(decisions))
+        results().print(decision_table(decisions))
     return {"run": str(config.folder), "nodes": [asdict(decision) for decision in decisions]}
 
 
@@ -193,13 +195,11 @@ def _show_end(result: RunResult, as_json: bool) -> None:
 
 
 def _show_results(run_folder: Path, leaderboard: dict[str, Any], as_json: bool) -> None:
-    from rich.console import Console
-
     from components.reports.tables import print_leaderboard
     from pipelines.driver import REPORT_FILE
-    from pipelines.output import messages
+    from pipelines.output import messages, results
 
-    console = messages() if as_json else Console()
+    console = messages() if as_json else results()
     print_leaderboard(leaderboard, console)
     if (run_folder / REPORT_FILE).is_file():
         console.print(f"report:   {run_folder / REPORT_FILE}", highlight=False, markup=False, soft_wrap=True)

@@ -22,7 +22,7 @@ PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
 COUNTING: Final = frozenset({"mostpop", "markov"})  # students that count: no seed changes them
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*$", max_length=64)]
 
 
 class Section(BaseModel):
@@ -67,14 +67,6 @@ class PretrainConfig(Section):
 
     domains: dict[Name, DomainConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
-
-
-class ServeConfig(Section):
-    """Where the endpoint listens."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
-    replicas: int = Field(default=1, ge=1)
 
 
 class ClusterConfig(Section):
@@ -152,7 +144,6 @@ class RunConfig(Section):
     baselines: list[Name] = ["mostpop", "markov", PLAIN]
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
-    serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @property

@@ -136,6 +136,7 @@ def _expectation(message: str) -> str:
     'expected a boolean'
     """
     text = re.sub(r"^Input should be (a |an )?(valid )?", r"expected \1", message)
+    text = re.sub(r"^expected a (?=[aeiou])", "expected an ", text)
     text = re.sub(r"^expected (greater|less)", r"expected a value \1", text)
     return re.sub(r", unable to .*$|\.$", "", text)
 

@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,14 @@ from pipelines.fingerprint import fingerprints
 from pipelines.graph import Node, build_graph, select
 from pipelines.interrupt import interruptible
 from pipelines.lock import run_lock
+from pipelines.output import streams_to
 from pipelines.plan import Decision, plan
-from pipelines.progress import Board
+from pipelines.progress import make_board
 from pipelines.ray_session import ray_session
 from pipelines.stages import get_stage
 
 LOG_FILE: Final = "logs/run.log"
+LIBRARIES_LOG_FILE: Final = "logs/libraries.log"  # what libraries print past all logging
 LEADERBOARD_FILE: Final = "leaderboard.json"
 REPORT_FILE: Final = "report.html"
 
@@ -75,12 +77,11 @@ def plan_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> list
     return plan(nodes, stored, fingerprints(config, nodes), forced_stage)
 
 
-def execute_run(config: RunConfig, board: Board, stage: str = "", forced_stage: str = "") -> RunResult:
-    """Run what must run and keep what is done.
+def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> RunResult:
+    """Run what must run and keep what is done; progress goes to stderr.
 
     Args:
         config: the configuration.
-        board: shows progress.
         stage: stop behind this stage; ``""`` runs the whole graph.
         forced_stage: this stage and what depends on it run in any case.
 
@@ -90,11 +91,12 @@ def execute_run(config: RunConfig, board: Board, stage: str = "", forced_stage: 
     nodes = chosen_nodes(config, stage)
     _check_forced(nodes, forced_stage)
     run = config.folder
-    with storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible(), board:
+    with storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible(), ExitStack() as stack:
         stored = _recovered(run, nodes)
-        executor = Executor(
-            config, nodes, stored, fingerprints(config, nodes), board, lambda: _session(config), forced_stage
-        )
+        known = fingerprints(config, nodes)
+        console = stack.enter_context(streams_to(run / LIBRARIES_LOG_FILE))
+        board = stack.enter_context(make_board(console))
+        executor = Executor(config, nodes, stored, known, board, lambda: _session(config), forced_stage)
         return RunResult(run, executor.run())
 
 

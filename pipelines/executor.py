@@ -60,7 +60,7 @@ class Executor:
         stored: what the run folder holds, by node name.
         fingerprints: identity of outside files, by node name.
         board: shows progress.
-        session: opened before the first node runs; a run with nothing to do never starts Ray.
+        session: opened before the first node that needs Ray; a run with nothing to do never starts it.
         forced_stage: runs in any case, with all that depends on it.
         load: finds the function of a stage.
     """
@@ -82,6 +82,8 @@ class Executor:
         self._running: dict[str, Node] = {}
         self._results: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
         self._failures: list[DistilrecError] = []
+        self._session_open = False
+        self._run = self.config.folder.absolute()  # workers have another current folder
 
     def run(self) -> list[Decision]:
         """Run all that must run; return what was decided for each node.
@@ -114,8 +116,9 @@ class Executor:
             )
             self.decisions.append(decision)
             if decision.run:
-                if not any(known.run for known in self.decisions[:-1]):
+                if STAGES[node.stage].needs_ray and not self._session_open:
                     stack.enter_context(self.session())
+                    self._session_open = True
                 self._start(job, decision.reason)
             else:
                 stored = self.stored[node.name]
@@ -129,7 +132,7 @@ class Executor:
     def _job(self, node: Node) -> Job:
         inputs = {name: self._digests[name] for name in node.inputs}
         fingerprint = self.fingerprints.get(node.name, "")
-        folders = {name: self.config.folder / self._by_name[name].folder for name in node.inputs}
+        folders = {name: self._run / self._by_name[name].folder for name in node.inputs}
         return Job(node, node_key(node, inputs, fingerprint), inputs, fingerprint, folders)
 
     def _start(self, job: Job, reason: str) -> None:
@@ -154,16 +157,16 @@ class Executor:
         node = started[name]
         del self._running[name]
         if error is None:
-            self._digests[name] = file_digest(self.config.folder / node.folder / MANIFEST_FILE)
-            self.board.end(name, f"done in {duration(_seconds(self.config.folder, node))}")
+            self._digests[name] = file_digest(self._run / node.folder / MANIFEST_FILE)
+            self.board.end(name, f"done in {duration(_seconds(self._run, node))}")
         else:
-            self._failures.append(failure(name, error, self.config.folder))
+            self._failures.append(failure(name, error, self._run))
             self.board.end(name, "failed")
 
 
 def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunction) -> None:
     """Call the stage in a fresh folder, then seal the folder and rename it into place."""
-    run, node = config.folder, job.node
+    run, node = config.folder.absolute(), job.node
     folder = run / node.folder
     partial = partial_folder(folder)
     started = time.perf_counter()

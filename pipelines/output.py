@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -17,10 +18,18 @@ from components.errors import DistilrecError
 from pipelines.interrupt import Interrupted
 from pipelines.plan import Decision
 
+PIPE_WIDTH: Final = 140  # columns of a table that no terminal shows
+
 
 def messages() -> Console:
     """The console for everything that is no result."""
     return Console(stderr=True)
+
+
+def results() -> Console:
+    """The console for results: stdout, wide enough for a leaderboard where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def write_json(document: Any) -> None:
@@ -41,20 +50,27 @@ def decision_table(decisions: Sequence[Decision]) -> Table:
 
 
 @contextmanager
-def quiet_stdout(active: bool) -> Iterator[None]:
-    """Send all that libraries and worker processes print to stdout to stderr instead."""
-    if not active:
-        yield
-        return
+def streams_to(log: Path) -> Iterator[Console]:
+    """Send all that libraries print, their C++ parts included, to `log`; yields the console that people still see."""
     sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
+    sys.stderr.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    with log.open("ab") as file:
+        for number in saved:
+            os.dup2(file.fileno(), number)
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        with os.fdopen(os.dup(saved[2]), "w", encoding="utf-8") as seen, _python_streams_to(log):
+            yield Console(file=seen)
     finally:
-        os.dup2(saved, 1)
-        os.close(saved)
+        for number, original in saved.items():
+            os.dup2(original, number)
+            os.close(original)
+
+
+@contextmanager
+def _python_streams_to(log: Path) -> Iterator[None]:
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
 
 
 def finish(action: Callable[[], Any], as_json: bool, resume: str = "the same command") -> int:
@@ -66,8 +82,7 @@ def finish(action: Callable[[], Any], as_json: bool, resume: str = "the same com
         resume: what to run after an interruption.
     """
     try:
-        with quiet_stdout(as_json):
-            document = action()
+        document = action()
     except DistilrecError as error:
         messages().print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         if as_json:

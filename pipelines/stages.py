@@ -84,12 +84,14 @@ class Stage:
         module: holds ``run(context)``; imported when the stage runs, so that the command line starts fast.
         code_version: raise it when the code writes something else for the same input; finished nodes then run again.
         about: one line for people.
+        needs_ray: whether a Ray session must be open.
     """
 
     name: str
     module: str
     code_version: int
     about: str
+    needs_ray: bool = True
 
     def load(self) -> StageFunction:
         """Import the stage's function."""
@@ -109,7 +111,7 @@ STAGES: Final[dict[str, Stage]] = _table(
         Stage("annotate", "pipelines.annotate", 1, "teacher states become columns of the sequences"),
         Stage("distill", "pipelines.distill", 1, "students learn, with and without teachers"),
         Stage("evaluate", "pipelines.evaluate", 1, "full ranking, leaderboard, report"),
-        Stage("export", "pipelines.export", 1, "the winner becomes the artifact that serves"),
+        Stage("export", "pipelines.export", 1, "the winner becomes the artifact that serves", needs_ray=False),
     ]
 )
 
