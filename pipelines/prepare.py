@@ -69,6 +69,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     Raises:
         DataError: the input cannot be used; the message names the file, the column or the filter.
     """
+    folder = folder.absolute()  # tasks run elsewhere
     log = open_log(data, config_input)
     _check_columns(log, config)
     partitions, counts = _read(log, config, folder, progress)

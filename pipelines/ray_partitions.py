@@ -5,6 +5,7 @@ No process holds all rows, the driver least of all: it sees counts, item ids and
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from components.data.cleaning import PrepareConfig
 from components.data.readers import Log, no_rows, read_rows
 from components.data.sequences import RANGE, gather, user_range
 from components.data.tally import Tally, dense
-from components.errors import DistilrecError, StageError
+from components.errors import DistilrecError, StageError, StorageError
 from pipelines.partitions import PartitionFunction
 from pipelines.stages import Progress
 
@@ -32,6 +33,7 @@ PIECE: Final = "piece"  # the column by which a task knows what to read
 KEY: Final = "key"  # the column by which Ray shuffles
 STRATEGIES: Final = {"hash": ShuffleStrategy.HASH_SHUFFLE, "v2": ShuffleStrategy.SHUFFLE_V2}
 BLOCK_BYTES: Final = 1 << 30  # Ray cuts larger blocks, which could cut a user in two
+NO_STORAGE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 LARGE: Final = 1 << 16  # bytes; larger arguments travel through the object store, once
 
 
@@ -162,13 +164,21 @@ def _settings(**chosen: Any) -> Iterator[None]:
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """Bring out the error that a task raised on purpose; Ray wraps it in its own."""
+    """Bring out the error that a task raised on purpose, or a full disk; Ray wraps them in its own."""
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DistilrecError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise StageError(f"a task of stage prepare failed: {str(error).splitlines()[-1]}") from error
-        raise cause from error
+        for cause in _causes(error):
+            if isinstance(cause, DistilrecError):
+                raise cause from error
+            if isinstance(cause, OSError) and cause.errno in NO_STORAGE:
+                raise StorageError(f"a task of stage prepare cannot write: {cause}; free some space") from error
+        raise StageError(f"a task of stage prepare failed: {str(error).splitlines()[-1]}") from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what is under it, outermost first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__

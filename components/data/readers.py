@@ -20,6 +20,7 @@ from components.errors import DataError, nearest
 from components.schema import IMAGE, ITEM_ID, POSITION, RATING, REJECTED_FOLDER, TIMESTAMP, USER_ID
 
 INTERACTION_COLUMNS: Final = (USER_ID, ITEM_ID, TIMESTAMP, POSITION, RATING)
+PIECE_ROWS: Final = 1 << 20  # Parquet row groups are read together up to this size
 _SAMPLE: Final = 1 << 16  # bytes of a text file by which its rows are estimated
 
 
@@ -86,7 +87,7 @@ class Log:
     columns: Mapping[str, str]
 
     def split(self) -> Log:
-        """The same log in pieces of one Parquet row group or one other file each, for parallel reading."""
+        """The same log in pieces for parallel reading: row groups of about a million rows, or one file of text."""
         pieces = [piece for source in self.sources for piece in _row_groups(source)]
         return replace(self, sources=tuple(replace(piece, index=index) for index, piece in enumerate(pieces)))
 
@@ -207,8 +208,16 @@ def rejected_example(folder: Path) -> dict[str, str] | None:
 def _row_groups(source: Source) -> list[Source]:
     if source.format != "parquet":
         return [source]
-    count = pq.read_metadata(source.path, filesystem=source.filesystem).num_row_groups
-    return [replace(source, row_groups=(group,)) for group in range(count)] or [source]
+    metadata = pq.read_metadata(source.path, filesystem=source.filesystem)
+    pieces: list[list[int]] = []
+    rows = PIECE_ROWS
+    for group in range(metadata.num_row_groups):
+        if rows >= PIECE_ROWS:
+            pieces.append([])
+            rows = 0
+        pieces[-1].append(group)
+        rows += metadata.row_group(group).num_rows
+    return [replace(source, row_groups=tuple(piece)) for piece in pieces] or [source]
 
 
 def _rows(source: Source) -> int:

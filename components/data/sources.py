@@ -62,7 +62,7 @@ def locate(data: str, path: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in path and "://" in data and not path.startswith("/"):
         path = f"{data.rstrip('/')}/{path}"
     if "://" not in path:
-        return pafs.LocalFileSystem(), str(Path(data).expanduser() / Path(path).expanduser())
+        return pafs.LocalFileSystem(), str((Path(data).expanduser() / Path(path).expanduser()).absolute())
     scheme = path.split("://", 1)[0]
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)

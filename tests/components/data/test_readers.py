@@ -3,6 +3,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from components.data import readers
 from components.data.readers import (
     InputConfig,
     estimate_rows,
@@ -104,9 +105,10 @@ def test_reading_a_source_again_leaves_one_file(tmp_path: Path) -> None:
     assert rejected_counts(tmp_path) == {"user_id is missing": 1}
 
 
-def test_parquet_is_split_by_row_groups_and_counted(tmp_path: Path) -> None:
+def test_parquet_is_split_by_row_groups_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "PIECE_ROWS", 3)
     frame = pl.DataFrame({"user_id": range(10), "item_id": range(10), "timestamp": range(10)})
-    frame.write_parquet(tmp_path / "log.parquet", row_group_size=4)
+    frame.write_parquet(tmp_path / "log.parquet", row_group_size=2)
     log = open_log(str(tmp_path), InputConfig(interactions="log.parquet"))
     pieces = log.split()
     assert estimate_rows(log) == 10
