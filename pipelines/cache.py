@@ -1,15 +1,18 @@
 """The stage cache on disk: keys, manifests, and folders that appear whole or not at all.
 
-A node's folder is written as ``.partial-NAME`` beside its place, gets its manifest last, and is renamed into place.
+A node writes to ``.partial-NAME.ATTEMPT`` beside its place; that folder gets its manifest last and is renamed into place.
+Every attempt has a folder of its own, because workers of a killed driver may go on writing for a moment.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,28 +144,30 @@ def write_atomically(file: Path, text: str) -> None:
     beside.replace(file)
 
 
-def partial_folder(folder: Path) -> Path:
-    """Where a node writes until it is done."""
-    return folder.with_name(PARTIAL_PREFIX + folder.name)
+def make_partial(folder: Path) -> Path:
+    """A new folder where one attempt at a node writes until it is done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PARTIAL_PREFIX}{folder.name}.", dir=folder.parent))
 
 
-def publish(folder: Path) -> None:
-    """Rename the sealed partial folder into its place; a folder that stood there goes."""
+def publish(partial: Path, folder: Path) -> None:
+    """Rename a sealed partial folder into its place; a folder that stood there goes."""
     old = folder.with_name(OLD_PREFIX + folder.name)
     shutil.rmtree(old, ignore_errors=True)
+    partial.chmod(0o755)
     if folder.exists():
         folder.rename(old)
-    partial_folder(folder).rename(folder)
+    partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(folder: Path) -> None:
     """Put in order what a killed driver left: publish a sealed partial folder, remove the rest."""
-    partial = partial_folder(folder)
-    stored = read_stored(partial)
-    if stored is not None and not stored.damage:
-        publish(folder)
-    shutil.rmtree(partial, ignore_errors=True)
+    for partial in folder.parent.glob(f"{PARTIAL_PREFIX}{glob.escape(folder.name)}.*"):
+        stored = read_stored(partial)
+        if stored is not None and not stored.damage:
+            publish(partial, folder)
+        shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder.with_name(OLD_PREFIX + folder.name), ignore_errors=True)
 
 

@@ -19,9 +19,10 @@ from components.schema import MANIFEST_FILE
 from pipelines.cache import (
     Stored,
     file_digest,
+    make_partial,
     node_key,
-    partial_folder,
     publish,
+    recover,
     storage_errors,
     work_folder,
     write_atomically,
@@ -168,18 +169,17 @@ def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunc
     """Call the stage in a fresh folder, then seal the folder and rename it into place."""
     run, node = config.folder.absolute(), job.node
     folder = run / node.folder
-    partial = partial_folder(folder)
     started = time.perf_counter()
     with storage_errors(run):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        recover(folder)
+        partial = make_partial(folder)
         work = work_folder(run, node, job.key)
         context = StageContext(config, node.name, node.suffix, partial, work, dict(job.folders), progress, node.seed)
         function(context)
         write_manifest(partial, node, job.key, job.inputs, job.fingerprint)
         context.timing["seconds"] = time.perf_counter() - started
         _write_timing(run, node, context.timing)
-        publish(folder)
+        publish(partial, folder)
         shutil.rmtree(work.parent, ignore_errors=True)
 
 

@@ -13,8 +13,8 @@ from components.errors import StorageError, UserError
 from pipelines.cache import (
     Stored,
     canonical_json,
+    make_partial,
     node_key,
-    partial_folder,
     publish,
     read_stored,
     recover,
@@ -32,8 +32,8 @@ INPUTS = {"prepare": "digest of prepare"}
 
 
 def sealed(folder: Path, node: Node = NODE, key: str = "key") -> Path:
-    partial = partial_folder(folder)
-    (partial / "sub").mkdir(parents=True)
+    partial = make_partial(folder)
+    (partial / "sub").mkdir()
     (partial / "model.bin").write_bytes(b"weights")
     (partial / "sub" / "history.json").write_text("{}")
     write_manifest(partial, node, key, INPUTS)
@@ -41,8 +41,7 @@ def sealed(folder: Path, node: Node = NODE, key: str = "key") -> Path:
 
 
 def finished(folder: Path, node: Node = NODE, key: str = "") -> Stored:
-    sealed(folder, node, key or node_key(node, INPUTS))
-    publish(folder)
+    publish(sealed(folder, node, key or node_key(node, INPUTS)), folder)
     stored = read_stored(folder)
     assert stored is not None
     return stored
