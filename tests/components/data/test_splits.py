@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.data.splits import BUCKETS, Cuts, find_time, leave_one_out, split, time_bounds, time_histogram
@@ -33,6 +33,7 @@ def test_times_within_a_second_are_cut_exactly() -> None:
     assert table["train_end"].to_pylist() == [1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(-(10**10), 10**10), min_size=1, max_size=60),
     st.floats(0.01, 0.99),
