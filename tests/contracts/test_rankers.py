@@ -1,0 +1,224 @@
+"""What every registered model promises; a model that joins `STUDENTS` or `TEACHERS` is tested without a word more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.artifacts.models import Family, load_model, save_model
+from components.data.batching import Batch, TrainingBatches, history_batch
+from components.inference import Scorer
+from components.model import Catalog, ModelSpec, Ranker
+from components.schema import PAD
+from components.students import STUDENTS
+from components.teachers import TEACHERS
+from components.training.seeds import seed_everything
+from tests.components.teachers.worlds import planted
+
+SMALL = {
+    "dim": 16,
+    "inner_dim": 32,
+    "num_layers": 1,
+    "num_experts": 2,
+    "max_length": 8,
+}  # where a model has such a field
+VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run of their own
+    "sasrec": [{"norm": "post"}, {"norm": "pre"}],
+    "markov": [{}, {"window": 3}],
+    "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
+}
+HISTORIES = [[1, 5, 9, 13], [2], [3, 7, 11, 15, 19, 23], [24, 4]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model under test."""
+
+    family: Family
+    kind: str
+    spec: ModelSpec
+    arguments: dict[str, Any]
+
+    def make(self, *, seed: int = 0, dropout: bool = True) -> Ranker:
+        arguments = dict(self.arguments)
+        if not dropout:
+            arguments |= {name: 0.0 for name in self.spec.config.model_fields if name.endswith("dropout")}
+        seed_everything(seed)
+        return self.spec.make(catalog(), arguments)
+
+    def save(self, model: Ranker, folder: Path) -> bytes:
+        folder.mkdir()
+        save_model(model, folder, kind=self.kind, family=self.family, arguments=self.arguments, catalog=catalog())
+        return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
+
+
+def catalog() -> Catalog:
+    sequences, known = planted()
+    training = np.concatenate([sequences.training_items(row) for row in range(len(sequences))])
+    return replace(known, counts=np.bincount(training, minlength=known.num_items + 1))
+
+
+def subjects() -> Iterator[Any]:
+    families: list[tuple[Family, dict[str, ModelSpec]]] = [("student", STUDENTS), ("teacher", TEACHERS)]
+    for family, registry in families:
+        for kind, spec in registry.items():
+            small = {name: value for name, value in SMALL.items() if name in spec.config.model_fields}
+            for arguments in VARIANTS.get(kind, [{}]):
+                shown = "-".join(f"{name}={value}" for name, value in arguments.items())
+                yield pytest.param(Subject(family, kind, spec, small | arguments), id=f"{kind}-{shown}".rstrip("-"))
+
+
+@pytest.fixture(params=subjects())
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def model(subject: Subject) -> Ranker:
+    return train(subject.make(), 3).eval()
+
+
+def train(model: Ranker, epochs: int) -> Ranker:
+    """A few steps, so that scores are not those of the beginning; nothing for models that only count."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        return model
+    optimizer = torch.optim.Adam(parameters, lr=0.01)
+    batches = training_batches(model)
+    for epoch in range(epochs):
+        for windows in batches.epoch(epoch):
+            optimizer.zero_grad()
+            model.train().loss(batches.batch(windows)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return model
+
+
+def training_batches(model: Ranker) -> TrainingBatches:
+    sequences, _ = planted()
+    return TrainingBatches(sequences, model.max_length, 16)
+
+
+def batch_of(model: Ranker, histories: list[list[int]]) -> Batch:
+    users = list(range(1, len(histories) + 1))
+    return history_batch(histories, model.max_length, users)
+
+
+@torch.no_grad()
+def scores_of(model: Ranker, batch: Batch) -> Tensor:
+    return model.all_scores(batch)
+
+
+def assert_alike(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_saving_and_loading_keeps_every_score(subject: Subject, model: Ranker, tmp_path: Path) -> None:
+    subject.save(model, tmp_path / "artifact")
+    loaded = load_model(tmp_path / "artifact")
+    batch = batch_of(model, HISTORIES)
+    assert torch.equal(scores_of(loaded, batch), scores_of(model, batch))
+    assert loaded.parameter_parts() == model.parameter_parts()
+
+
+def test_padding_does_not_change_scores(model: Ranker) -> None:
+    batch = batch_of(model, [history[:4] for history in HISTORIES])
+    row = batch.positions // batch.items.shape[1]
+    wider = replace(batch, items=F.pad(batch.items, (0, 3)), positions=batch.positions + 3 * row)
+    assert_alike(scores_of(model, wider), scores_of(model, batch))
+
+
+def test_a_batch_gives_the_scores_of_its_rows_alone(model: Ranker) -> None:
+    together = scores_of(model, batch_of(model, HISTORIES))
+    for row, history in enumerate(HISTORIES):
+        alone = history_batch([history], model.max_length, [row + 1])
+        assert_alike(together[row], scores_of(model, alone)[0])
+
+
+def test_a_training_position_scores_like_the_history_up_to_it(model: Ranker) -> None:
+    """So that states that teachers annotate, and what a student learns, are what serving will ask for."""
+    batches = training_batches(model)
+    batch = batches.batch(batches.epoch(0)[0])
+    scores = scores_of(model, batch)
+    for place, (row, position) in enumerate(zip(batch.rows.tolist(), batch.positions.tolist(), strict=True)):
+        seen = batch.items[row, : position % batch.items.shape[1] + 1].tolist()
+        alone = history_batch([seen], model.max_length, [int(batch.users[row])])
+        assert_alike(scores[place], scores_of(model, alone)[0])
+
+
+def test_the_same_seed_gives_the_same_bytes(subject: Subject, tmp_path: Path) -> None:
+    first = subject.save(train(subject.make(seed=5), 2), tmp_path / "first")
+    assert subject.save(train(subject.make(seed=5), 2), tmp_path / "second") == first
+    other = train(subject.make(seed=6), 2)
+    if other.parameter_parts()["total"]:
+        assert subject.save(other, tmp_path / "other") != first
+
+
+def test_scores_of_candidates_are_those_of_the_whole_catalog(model: Ranker) -> None:
+    batch = batch_of(model, HISTORIES)
+    for candidates in ([3], [7, 1, 24, 12], list(range(1, 25))):
+        chosen = torch.tensor(candidates)
+        with torch.no_grad():
+            scores = model.scores(batch, chosen)
+        assert_alike(scores, scores_of(model, batch)[:, chosen])
+
+
+def test_blocks_of_items_add_up_to_the_catalog(model: Ranker) -> None:
+    batch = batch_of(model, HISTORIES)
+    with torch.no_grad():
+        states = model.states(batch)
+        blocks = [model.head.block(states, start, min(start + 7, 25)) for start in range(1, 25, 7)]
+    assert_alike(torch.cat(blocks, dim=1), scores_of(model, batch)[:, 1:])
+
+
+def test_padding_is_never_recommended(model: Ranker) -> None:
+    histories = [*HISTORIES, []]
+    assert (scores_of(model, batch_of(model, histories))[:, PAD] == -torch.inf).all()
+    items, scores = model.top_k(batch_of(model, histories), 100)
+    assert items.shape == (5, 24)
+    assert (items != PAD).all()
+    assert scores.isfinite().all()
+    rows = [np.array(history, dtype=np.int32) for history in histories]
+    served, _ = Scorer(model).top_k(rows, 10)
+    assert (served != PAD).all()
+    assert all(set(history).isdisjoint(row.tolist()) for history, row in zip(histories, served, strict=True))
+
+
+def test_a_model_with_parameters_learns_a_tiny_set_by_heart(subject: Subject) -> None:
+    model = subject.make(dropout=False)
+    if not model.parameter_parts()["total"] or any(not p.requires_grad for p in model.parameters()):
+        pytest.skip("it only counts, or is meant to start from pre-trained weights")
+    batches = training_batches(model)
+    batch = batches.batch(np.concatenate(batches.epoch(0)))
+    before = model.loss(batch).item()
+    train(model, 50).eval()
+    assert model.loss(batch).item() < 0.5 * before
+    best = scores_of(model, batch).argmax(1)
+    assert (best == batch.targets).float().mean() > 0.7
+
+
+def test_loss_is_a_finite_scalar_and_nothing_for_nothing(model: Ranker) -> None:
+    batches = training_batches(model)
+    batch = batches.batch(batches.epoch(0)[0])
+    assert model.loss(batch).shape == ()
+    assert model.loss(batch).isfinite()
+    assert model.head.loss(model.states(batch)[:0], batch.targets[:0]).item() == 0.0
+
+
+def test_parts_add_up_to_all_parameters(model: Ranker) -> None:
+    parts = model.parameter_parts()
+    assert parts["total"] == parts["embedding"] + parts["network"] + parts["head"]
+    assert parts["total"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_an_unknown_argument_is_named(subject: Subject) -> None:
+    with pytest.raises(ValidationError, match="no_such_argument"):
+        subject.spec.make(catalog(), {"no_such_argument": 1})
