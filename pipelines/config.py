@@ -14,6 +14,7 @@ from components.data.cleaning import PrepareConfig
 from components.data.readers import InputConfig
 from components.distillation.config import DistillationConfig
 from components.features.text import TextConfig
+from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
@@ -67,6 +68,7 @@ class PretrainConfig(Section):
 
     domains: dict[Name, DomainConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
 
 
 class ClusterConfig(Section):

@@ -16,15 +16,15 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train import Checkpoint as RayCheckpoint
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from components.training.loop import CHECKPOINT, World
 from pipelines.config import ClusterConfig
 from pipelines.ray_session import use_gpu
 from pipelines.stages import Progress
-from pipelines.training_job import TrainingJob, train
+from pipelines.training_job import Job
 
 MAX_FAILURES = 3  # how often a killed worker is replaced
 POLL_SECONDS = 0.5
@@ -96,11 +96,11 @@ class Messenger:
         self._done, self._sent = 0, time.monotonic()
 
 
-def run_training(job: TrainingJob, cluster: ClusterConfig, progress: Progress) -> dict[str, float]:
+def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[str, float]:
     """Train on the cluster and wait, showing progress.
 
     Returns:
-        Figures that depend on the clock; see `pipelines.training_job.train`.
+        Figures that depend on the clock; see `pipelines.training_job.Job.run`.
     """
     gpu = use_gpu(cluster, ray.cluster_resources().get("GPU", 0.0))
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
@@ -133,12 +133,12 @@ def _show(update: Update, progress: Progress) -> None:
         progress.advance(update.done, epoch=f"{update.epoch}/{update.epochs}", **(update.shown or {}))
 
 
-def _alone(job: TrainingJob, mailbox: Any) -> dict[str, float]:
+def _alone(job: Job, mailbox: Any) -> dict[str, float]:
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    return train(job, World(device=device), Messenger(mailbox, 0, grouped=False))
+    return job.run(World(device=device), Messenger(mailbox, 0, grouped=False))
 
 
-def _group(job: TrainingJob, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
+def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
     """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
     trainer = TorchTrainer(
@@ -158,12 +158,12 @@ def _group(job: TrainingJob, cluster: ClusterConfig, gpu: bool, mailbox: Any) ->
 
 
 def _worker(config: dict[str, Any]) -> dict[str, float]:
-    job: TrainingJob = config["job"]
+    job: Job = config["job"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
     _take_over(job.work / CHECKPOINT)
     world = World(rank, context.get_world_size(), get_device())
-    return train(job, world, Messenger(config["mailbox"], rank, grouped=True))
+    return job.run(world, Messenger(config["mailbox"], rank, grouped=True))
 
 
 def _take_over(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +32,9 @@ METRIC = "ndcg@10"
 TEACHERS_FILE = "teachers.json"
 
 
-@dataclass(frozen=True)
-class TrainingJob:
-    """What a worker needs to train one model.
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """What a worker needs to train one model; subclasses say on what.
 
     Attributes:
         kind: name in the registry of its family.
@@ -41,12 +42,8 @@ class TrainingJob:
         arguments: arguments of the model.
         training: how it is trained.
         seed: source of all randomness.
-        prepared: a prepared set; an annotated one where the model is distilled.
         folder: where rank 0 writes the finished artifact.
         work: where checkpoints lie; survives a kill.
-        features: folder with ``text.npy``, for models that read text.
-        pretrained: artifact of the pre-trained model to start from.
-        distillation: how it is distilled; None trains it alone.
         mask_history: whether validation leaves the history's items out.
         threads: computing threads of a worker.
     """
@@ -56,14 +53,39 @@ class TrainingJob:
     arguments: Mapping[str, Any]
     training: TrainingConfig
     seed: int
-    prepared: Path
     folder: Path
     work: Path
+    mask_history: bool = False
+    threads: int = 1
+
+    @abstractmethod
+    def run(self, world: World, observer: Observer | None = None) -> dict[str, float]:
+        """Train as one worker of `world`; rank 0 writes the artifact.
+
+        Returns:
+            Seconds per epoch, targets per second and peak memory, which no manifest may hold.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(Job):
+    """One model to train on a prepared set.
+
+    Attributes:
+        prepared: a prepared set; an annotated one where the model is distilled.
+        features: folder with ``text.npy``, for models that read text.
+        pretrained: artifact of the pre-trained model to start from.
+        distillation: how it is distilled; None trains it alone.
+    """
+
+    prepared: Path
     features: Path | None = None
     pretrained: Path | None = None
     distillation: DistillationConfig | None = None
-    mask_history: bool = False
-    threads: int = 1
+
+    def run(self, world: World, observer: Observer | None = None) -> dict[str, float]:
+        """See `Job.run`."""
+        return train(self, world, observer)
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
         built.prepared.sequences, model.max_length, job.training.batch_size, job.training.windows, job.seed
     )
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        return _finish(job, built, History(), _validation(job, built)(), world)
+        return finish(job, model, built.catalog, History(), _validation(job, built)(), world)
     objective: Callable[[Batch], Tensor] = model.loss
     distiller = _distiller(job, built, batches)
     if distiller:
@@ -106,7 +128,8 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
         metric=METRIC,
     )
     history = trainer.fit()
-    return _finish(job, built, history, history.best, world, distiller)
+    report = distiller.report() if distiller else None
+    return finish(job, model, built.catalog, history, history.best, world, report)
 
 
 def build(job: TrainingJob) -> Built:
@@ -173,19 +196,25 @@ def teacher_items(annotated: Path, name: str) -> Path:
     return annotated / "teachers" / name / "items.npy"
 
 
-def _finish(
-    job: TrainingJob, built: Built, history: History, valid: float, world: World, distiller: Distiller | None = None
+def finish(
+    job: Job,
+    model: Ranker,
+    catalog: Catalog,
+    history: History,
+    valid: float,
+    world: World,
+    distillation: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Write the artifact (rank 0) and return the figures that depend on the clock."""
     if world.rank == 0:
-        model = built.model.to("cpu").eval()
-        save_model(model, job.folder, kind=job.kind, family=job.family, arguments=job.arguments, catalog=built.catalog)
+        model = model.to("cpu").eval()
+        save_model(model, job.folder, kind=job.kind, family=job.family, arguments=job.arguments, catalog=catalog)
         metrics = {f"valid_{METRIC}": valid, "best_epoch": history.best_epoch, "epochs": len(history.epochs)}
         _write(job.folder / METRICS_FILE, metrics)
         if history.epochs:
             _write(job.folder / "history.json", {"epochs": history.epochs})
-        if distiller:
-            _write(job.folder / "distillation.json", distiller.report())
+        if distillation:
+            _write(job.folder / "distillation.json", distillation)
     return _timing(history)
 
 
