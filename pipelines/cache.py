@@ -1,6 +1,6 @@
 """The stage cache on disk: keys, manifests, and folders that appear whole or not at all.
 
-A node writes to ``.partial-NAME.ATTEMPT`` beside its place; that folder gets its manifest last and is renamed into place.
+A node writes to ``.partial-NAME.ATTEMPT`` beside its place; the folder gets its manifest last, then the node's name.
 Every attempt has a folder of its own, because workers of a killed driver may go on writing for a moment.
 """
 

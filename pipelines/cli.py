@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipelines.config import RunConfig
     from pipelines.driver import RunResult
 
-DEMO_CONFIG: Final = Path("configs/demo.yaml")
+DEMO_CONFIG: Final = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 app = typer.Typer(
     help="Interaction logs in, a small fast recommender behind an endpoint out.",
@@ -48,6 +48,7 @@ def run(
 
 @app.command()
 def demo(
+    overrides: Overrides = None,
     folder: Annotated[Path, typer.Option(help="Where the synthetic world is written.")] = Path("runs/demo-world"),
     config: Annotated[Path, typer.Option(help="The configuration of the demonstration.")] = DEMO_CONFIG,
     as_json: Json = False,
@@ -62,7 +63,7 @@ def demo(
             messages().print(f"writing a synthetic world to {folder}", highlight=False)
             write_world(folder)
             (folder / "DONE").touch()
-        return _execute("", config, [f"data={folder}"], False, "")
+        return _execute("", config, [f"data={folder}", *(overrides or [])], False, "", as_json)
 
     _finish(write_and_run, as_json)
 

@@ -266,3 +266,19 @@ def test_a_signal_stops_the_run_and_says_how_to_go_on(config: Path, number: int,
     assert not (run / "prepare").exists()
     assert list((run / ".work").rglob("checkpoint"))
     assert "Traceback" not in err
+
+
+def test_the_demonstration_writes_its_world_once(
+    config: Path, fake: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import components.data.synthetic
+
+    written: list[Path] = []
+    monkeypatch.setattr(components.data.synthetic, "write_world", lambda folder: written.append(folder))
+    world = tmp_path / "world"
+    world.mkdir()
+    for _ in range(2):
+        code, out, _ = call("demo", "--folder", world, "--config", config, "--json", "training.epochs=2")
+        assert code == 0
+        assert json.loads(out)["leaderboard"] == LEADERBOARD
+    assert written == [world]
