@@ -55,7 +55,7 @@ def resolve_model(name: str) -> str:
 def resolve_precision(config: TextConfig, device: str = "cpu") -> Precision:
     """The precision on `device`: bf16 on a CPU with bf16 instructions or a GPU that has them, unless set.
 
-    On one core with AMX, MiniLM encodes 3.5 times as many items per second in bf16; cosines to fp32 stay above 0.9999.
+    On one core with AMX, MiniLM encodes about 3 times as many items per second in bf16; cosines to fp32 exceed 0.9999.
     """
     if config.precision != "auto":
         return config.precision
