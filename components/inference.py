@@ -20,6 +20,7 @@ from components.schema import PAD
 IntArray = NDArray[np.int64]
 TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
 TOKENS: Final = 4096  # items of histories that a CPU encodes at once in evaluation: activations stay in its cache too
+MIN_ROWS: Final = 64  # rows that share one reading of a large catalog's vectors
 CACHED: Final = 2**18  # scores that are compared at once in evaluation: one MiB stays in the processor's cache
 
 
@@ -71,15 +72,39 @@ class Scorer:
         for numbers, batch in evaluation_batches(cases, self.model.max_length, self._histories_at_once()):
             states = self.model.states(batch.to(self.device))
             for part in _slices(len(numbers), self._rows_at_once()):
-                chosen = numbers[part]
-                scores = self.model.head.block(states[part], 1, self.model.num_items + 1)
-                targets = torch.from_numpy(cases.targets[chosen] - 1).to(self.device)[:, None]
-                target_scores = scores.gather(1, targets)  # from the same product, so that the target equals itself
-                if mask_history:
-                    scores = _mask(scores, [cases.history(int(case)) for case in chosen], 1)
-                    scores.scatter_(1, targets, target_scores)
-                positions[chosen] = _positions(scores, target_scores, ties)
+                positions[numbers[part]] = self._rank(states[part], cases, numbers[part], mask_history, ties)
         return positions
+
+    def _rank(
+        self, states: Tensor, cases: EvaluationCases, chosen: IntArray, mask_history: bool, ties: str
+    ) -> IntArray:
+        """(P,) positions of the targets of `chosen`, counted over blocks of items that fit the cache.
+
+        A row meets the block of its own target first and takes the target's score from there, so that the target equals
+        itself to the bit; then it meets the other blocks.
+        """
+        targets, end = cases.targets[chosen], self.model.num_items + 1
+        width = min(self.block_items, max(1, CACHED // len(chosen)))
+        values = states.new_empty((len(chosen), 1))
+        below, not_above = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
+        for own in (True, False):
+            for start in range(1, end, width):
+                inside = (targets >= start) & (targets < start + width)
+                rows = np.flatnonzero(inside if own else ~inside)
+                if not len(rows):
+                    continue
+                scores = self.model.head.block(states[rows], start, min(start + width, end))
+                if own:
+                    columns = torch.from_numpy(targets[rows] - start).to(self.device)[:, None]
+                    values[rows] = scores.gather(1, columns).to(values)
+                if mask_history:
+                    scores = _mask(scores, [cases.history(int(case)) for case in chosen[rows]], start)
+                    if own:
+                        scores.scatter_(1, columns, values[rows].to(scores))
+                below[rows] += _count(scores, values[rows], strict=True)
+                if ties != "against":
+                    not_above[rows] += _count(scores, values[rows], strict=False)
+        return _positions(values, below, not_above, self.model.num_items, ties)
 
     def _histories_at_once(self) -> int:
         if self.device != "cpu":
@@ -87,9 +112,9 @@ class Scorer:
         return min(self.batch_size, max(16, TOKENS // self.model.max_length))
 
     def _rows_at_once(self) -> int:
-        """Rows whose scores fit the cache, and never more scores than the bound (but at least one row)."""
+        """Rows whose scores fit the cache, at least as many as make a block of items worth reading."""
         bound = min(CACHED, self.batch_size * self.block_items)
-        return max(1, bound // self.model.num_items)
+        return max(MIN_ROWS, bound // self.model.num_items)
 
     @torch.inference_mode()
     def top_k(
@@ -176,18 +201,14 @@ def _mask(scores: Tensor, histories: Sequence[NDArray[np.int32]], start: int) ->
     return scores
 
 
-def _positions(scores: Tensor, targets: Tensor, ties: str) -> IntArray:
-    """(P,) positions of `targets` (P, 1) in rows of `scores`; a score of NaN stands before the target."""
-    if bool(targets.isnan().any()):
+def _positions(values: Tensor, below: IntArray, not_above: IntArray, items: int, ties: str) -> IntArray:
+    """(P,) positions of targets that score `values` from counts over `items`; a NaN stands before the target."""
+    if bool(values.isnan().any()):
         raise StageError("the model scores an item with NaN; its training diverged, lower the learning rate")
-    items = scores.shape[1]
+    worst, best = items - below, items + 1 - not_above
     if ties == "against":
-        return items - _count(scores, targets, strict=True)
-    best = items + 1 - _count(scores, targets, strict=False)
-    if ties == "for":
-        return best
-    worst = items - _count(scores, targets, strict=True)
-    return (best + worst + 1) // 2
+        return worst
+    return best if ties == "for" else (best + worst + 1) // 2
 
 
 def _count(scores: Tensor, targets: Tensor, *, strict: bool) -> IntArray:
