@@ -112,7 +112,7 @@ def write_prepared(neutral: NeutralSet, folder: Path) -> Path:
     from components.schema import ITEMS_FILE, MANIFEST_FILE, SCHEMA_VERSION, SEQUENCES_FOLDER
 
     (folder / SEQUENCES_FOLDER).mkdir(parents=True)
-    counts = np.bincount(neutral.columns(HELD_OUT)[1], minlength=neutral.num_items + 1)[1:]
+    counts = neutral.training_counts()[1:]
     numbers = np.arange(1, neutral.num_items + 1, dtype=np.int32)
     pl.DataFrame({"item": numbers, "item_id": [str(number) for number in numbers], "count": counts}).write_parquet(
         folder / ITEMS_FILE

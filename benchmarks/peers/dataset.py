@@ -48,6 +48,13 @@ class NeutralSet:
         keep = positions < self.lengths[users] - held_out
         return users[keep] + 1, self.items[keep], positions[keep]
 
+    def training_counts(self) -> Any:
+        """(N + 1,) interactions per item without what is held out; entry 0 is 0."""
+        counts = np.bincount(self.items, minlength=self.num_items + 1)
+        for back in range(1, HELD_OUT + 1):
+            counts -= np.bincount(self.items[self.offsets[1:] - back], minlength=self.num_items + 1)
+        return counts
+
     def targets(self) -> Any:
         """(U,) the last item of every user."""
         return self.items[self.offsets[1:] - 1]

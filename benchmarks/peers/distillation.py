@@ -23,7 +23,7 @@ def random_teachers(sequences: Sequences, num_items: int, teachers: int, width: 
     generator = torch.Generator().manual_seed(seed)
 
     def array(rows: int) -> torch.Tensor:
-        return (torch.randn(rows, width, generator=generator) * width**-0.25).half()
+        return torch.randn(rows, width, generator=generator).mul_(float(width) ** -0.25).half()
 
     states = [array(sequences.num_instances) for _ in range(teachers)]
     items = [array(num_items + 1) for _ in range(teachers)]

@@ -37,8 +37,7 @@ def sequences_of(neutral: NeutralSet) -> Sequences:
 
 def build(options: dict[str, Any], neutral: NeutralSet, sequences: Sequences) -> Ranker:
     """SASRec of the size and the architecture that the contest asks for."""
-    counts = np.bincount(neutral.columns(HELD_OUT)[1], minlength=neutral.num_items + 1)
-    catalog = Catalog(neutral.num_items, neutral.num_users, counts, sequences)
+    catalog = Catalog(neutral.num_items, neutral.num_users, neutral.training_counts(), sequences)
     arguments = {
         "dim": options["dim"],
         "num_layers": options["layers"],

@@ -31,7 +31,7 @@ def training_rounds(base: type, session: Session, count: Callable[[Any], int], f
         facts: what is told about the model when training starts.
     """
 
-    class Rounds(base):  # type: ignore[misc, valid-type]
+    class Rounds(base):  # type: ignore[misc]
         """Ticks the session after every optimizer step."""
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -56,7 +56,8 @@ class Session:
 
     def __init__(self, asked: TextIO, answers: TextIO) -> None:
         self._asked, self._answers = asked, answers
-        self._left = 0
+        self._left = self._units = 0
+        self._values: list[float] = []
         self._setup_peak = 0.0
 
     @classmethod

@@ -42,6 +42,7 @@ def test_columns_leave_out_what_is_held_out(neutral: NeutralSet) -> None:
     assert items.tolist() == [1, 2, 1, 4, 3]
     assert positions.tolist() == [0, 1, 2, 0, 1]
     assert neutral.targets().tolist() == [3, 2]
+    assert neutral.training_counts().tolist() == [0, 2, 1, 1, 1]
 
 
 def test_missing_interactions_name_the_option(tmp_path: Path) -> None:
