@@ -107,7 +107,8 @@ def test_a_driver_killed_in_every_stage_resumes_to_the_same_result(tmp_path: Pat
 
     finish(write_config(whole, world))
     expected = {name: content for name, (_, content) in manifests(whole / "runs" / "tiny").items()}
-    assert {name: content for name, (_, content) in manifests(run).items()} == expected
+    resumed = {name: content for name, (_, content) in manifests(run).items()}
+    assert not [name for name in expected | resumed if resumed.get(name) != expected.get(name)]
     assert not list(run.rglob(f"{PARTIAL_PREFIX}*"))
     assert not list((run / ".work").iterdir())
     assert "nothing to do" in finish(config)
