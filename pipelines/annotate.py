@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from components.distillation.annotation import training_states
 from components.model import Ranker
 from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX
 from components.teachers.external import ExternalTeacher
-from pipelines.ray_session import use_gpu
+from pipelines.ray_session import training_gpu
 from pipelines.stages import StageContext
 from pipelines.training_job import METRIC, TEACHERS_FILE, teacher_items
 
@@ -135,7 +134,7 @@ def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:
 def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list[Teacher]) -> None:
     """Spread the files over actors; each loads the teachers once."""
     cluster = context.config.cluster
-    gpu = use_gpu(cluster, ray.cluster_resources().get("GPU", 0.0))
+    gpu = training_gpu(cluster)
     files = prepared.sequence_files
     rows = [pq.ParquetFile(file).metadata.num_rows for file in files]
     offsets = prepared.sequences.instance_offsets[np.concatenate([[0], np.cumsum(rows)])]

@@ -65,6 +65,14 @@ def use_gpu(cluster: ClusterConfig, gpus: float) -> bool:
     return gpus >= cluster.num_workers if cluster.use_gpu == "auto" else bool(cluster.use_gpu)
 
 
+def training_gpu(cluster: ClusterConfig) -> bool:
+    """Whether training workers get a GPU each in the session that is open now."""
+    import ray
+
+    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return use_gpu(cluster, resources.get("GPU", 0.0))
+
+
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
     """Set what every process of a local session must see; what the user set stays.
 

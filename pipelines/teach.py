@@ -42,7 +42,7 @@ def take_external(context: StageContext) -> None:
     """Check the user's two arrays and store them as the teacher's artifact; nothing is trained.
 
     Raises:
-        ConfigError: its strength is neither given nor measurable, because the file of states has no validation histories.
+        ConfigError: its strength is neither given nor measurable: the states cover no validation histories.
     """
     teacher = context.config.teachers[context.name]
     config = ExternalConfig.model_validate(teacher.arguments)
@@ -56,8 +56,8 @@ def take_external(context: StageContext) -> None:
         strength = float(metric_values((scores >= chosen[:, None]).sum(axis=1), METRIC).mean())
     if strength is None:
         raise ConfigError(
-            f"teachers.{context.name}.strength: missing, and {config.states} holds no states of the validation histories to "
-            "measure it; give the teacher's validation NDCG@10, or a file keyed by user_id and position"
+            f"teachers.{context.name}.strength: missing, and {config.states} holds no states of the validation "
+            "histories to measure it; give the teacher's validation NDCG@10, or a file keyed by user_id and position"
         )
     arrays.save(context.folder)
     text = json.dumps({f"valid_{METRIC}": strength}, indent=2) + "\n"

@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from components.training.loop import CHECKPOINT, World
 from pipelines.config import ClusterConfig
-from pipelines.ray_session import use_gpu
+from pipelines.ray_session import training_gpu
 from pipelines.stages import Progress
 from pipelines.training_job import Job
 
@@ -102,7 +102,7 @@ def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[s
     Returns:
         Figures that depend on the clock; see `pipelines.training_job.Job.run`.
     """
-    gpu = use_gpu(cluster, ray.cluster_resources().get("GPU", 0.0))
+    gpu = training_gpu(cluster)
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     job = replace(job, threads=max(1, int(cluster.cpus_per_worker)))
     if cluster.num_workers == 1:
@@ -141,8 +141,9 @@ def _alone(job: Job, mailbox: Any) -> dict[str, float]:
 def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
     """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+    worker: Any = _worker  # its return value reaches `Result.return_value`, which the annotations do not know yet
     trainer = TorchTrainer(
-        _worker,
+        worker,
         train_loop_config={"job": job, "mailbox": mailbox},
         scaling_config=ScalingConfig(num_workers=cluster.num_workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(

@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -33,6 +32,9 @@ from components.schema import (
     USER_ID,
     VALID_END,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Part = Literal["valid", "test"]
 IntArray = NDArray[np.int64]
@@ -151,12 +153,14 @@ class PreparedSet:
     @cached_property
     def items(self) -> pl.DataFrame:
         """The catalogue in the order of item numbers: item, item_id, count, text and the user's own columns."""
+        import polars as pl  # here: a training worker needs neither texts and images nor the memory of polars
+
         return pl.read_parquet(self.path / ITEMS_FILE)
 
-    @property
+    @cached_property
     def num_items(self) -> int:
         """Number of items N; item numbers are 1..N."""
-        return self.items.height
+        return int(pq.read_metadata(self.path / ITEMS_FILE).num_rows)
 
     @cached_property
     def item_ids(self) -> list[str]:
@@ -175,7 +179,8 @@ class PreparedSet:
     @cached_property
     def counts(self) -> IntArray:
         """(N + 1,) training interactions per item number; entry 0 (padding) is 0."""
-        return np.concatenate([[PAD], self.items[COUNT].to_numpy().astype(np.int64)])
+        counts = pq.read_table(self.path / ITEMS_FILE, columns=[COUNT])[COUNT].to_numpy()
+        return np.concatenate([[PAD], counts.astype(np.int64)])
 
     @property
     def sequence_files(self) -> list[Path]:

@@ -46,11 +46,14 @@ class TeacherCache:
     @torch.no_grad()
     def scores(self, instances: Tensor, candidates: Tensor) -> Tensor:
         """(K, B, T) distributions over `candidates` (T,) for the training instances `instances` (B,)."""
-        rows = [
-            normalize(teacher_scores(self._logits(k, instances, candidates), tau, self.reading), self.normalization)
-            for k, tau in enumerate(self.temperatures)
-        ]
-        return torch.stack(rows)
+        done = self.reading == "softmax" and self.normalization == "l1"  # rows of a softmax sum to 1 already
+        found: Tensor | None = None
+        for k, tau in enumerate(self.temperatures):
+            scores = teacher_scores(self._logits(k, instances, candidates), tau, self.reading)
+            found = scores.new_empty(len(self), *scores.shape) if found is None else found
+            found[k] = scores if done else normalize(scores, self.normalization)
+        assert found is not None  # a cache holds at least one teacher
+        return found
 
     def _logits(self, k: int, instances: Tensor, candidates: Tensor) -> Tensor:
         device = candidates.device
@@ -65,7 +68,7 @@ def teacher_scores(logits: Tensor, temperature: float, reading: Literal["softmax
     >>> teacher_scores(torch.tensor([[1.0, 0.0, 0.6]]), 1.0).numpy().round(4).tolist()[0]  # check C1
     [0.4905999958515167, 0.18050000071525574, 0.3289000093936920]
     """
-    logits = logits / temperature
+    logits = logits.div(temperature)
     if reading == "softmax":
         return logits.softmax(dim=1)
     others = _log_sum_of_others(logits)

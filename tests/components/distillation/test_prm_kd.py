@@ -144,6 +144,19 @@ def test_c6_no_gradient_at_agreement_and_none_to_teachers(direction: str) -> Non
     assert not cache.scores(torch.tensor([0, 1]), torch.tensor([1, 2])).requires_grad
 
 
+@pytest.mark.parametrize("direction", ["p||q", "q||p"])
+def test_gradient_is_that_of_the_plain_formula(direction: str) -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    fused = torch.randn(4, 7, dtype=torch.float64).softmax(1)
+    log_p = scores.log_softmax(1)
+    rows = (log_p.exp() * (log_p - fused.log())) if direction == "p||q" else fused * (fused.log() - log_p)
+    plain, ours = rows.sum(1).mean(), kd_loss(scores, fused, direction)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, plain)
+    expected, found = (torch.autograd.grad(2.0 * loss, scores)[0] for loss in (plain, ours))
+    torch.testing.assert_close(found, expected)
+
+
 def test_c8_duplicate_targets() -> None:
     candidates, columns = unique_candidates(torch.tensor([7, 7, 3]))
     assert (candidates.tolist(), columns.tolist()) == ([3, 7], [1, 1, 0])
