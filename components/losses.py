@@ -14,8 +14,8 @@ CHUNK_ELEMENTS = 1 << 19  # logits held at once: 2 MiB in fp32, what a core keep
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Softmax cross-entropy of ``scale * states @ table.T``; gradients are made chunk by chunk in the forward pass.
 
-    Holding the gradients of states (P, D) and table (N, D) instead of the logits (P, N) costs no second matrix product, and
-    memory does not grow with P x N.
+    Holding the gradients of states (P, D) and table (N, D) instead of the logits (P, N) costs no second matrix product,
+    and memory does not grow with P x N.
     """
 
     @staticmethod

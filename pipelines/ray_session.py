@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -73,6 +74,11 @@ def training_gpu(cluster: ClusterConfig) -> bool:
     return use_gpu(cluster, resources.get("GPU", 0.0))
 
 
+def local_cpus(cluster: ClusterConfig) -> int:
+    """Logical CPUs of a session on this machine."""
+    return cluster.num_cpus or max(MIN_CPUS, os.cpu_count() or 1)
+
+
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
     """Set what every process of a local session must see; what the user set stays.
 
@@ -101,6 +107,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     """
     address = cluster_address(cluster, os.environ)
     if address is None:
+        check_resources(cluster, [{"CPU": local_cpus(cluster), "GPU": math.inf}])  # before Ray takes its seconds
         prepare_environment(os.environ)
     import ray
 
@@ -124,7 +131,7 @@ def _connect(ray: Any, cluster: ClusterConfig, address: str | None, folder: Path
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         ray.init(
-            num_cpus=cluster.num_cpus or max(MIN_CPUS, os.cpu_count() or 1),
+            num_cpus=local_cpus(cluster),
             object_store_memory=cluster.object_store_mb * 2**20,
             include_dashboard=False,
             _temp_dir=str(folder),

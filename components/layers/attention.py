@@ -16,8 +16,8 @@ QUERY_TILE = 64  # queries of a tile; keys after the tile's last query are never
 class _DroppedAttention(torch.autograd.Function):
     """``dropout(softmax(Q K' / sqrt(d)) + causal) V`` for (M, L, d) inputs; the backward pass recomputes the weights.
 
-    PyTorch's fused CPU kernel has no dropout, and its plain path holds (M, L, L) several times and draws slowly. Here only one
-    byte per weight survives the forward pass.
+    PyTorch's fused CPU kernel has no dropout, and its plain path holds (M, L, L) several times and draws slowly. Here
+    only one byte per weight survives the forward pass.
     """
 
     @staticmethod

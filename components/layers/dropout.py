@@ -12,8 +12,9 @@ LEVELS = 256
 class Dropout(nn.Module):
     """Inverted dropout; on a CPU one byte of randomness decides an element.
 
-    PyTorch's CPU generator is serial and `nn.Dropout` draws a float per element; eight decisions per 64-bit draw made it
-    3.7 times faster here. The rate is rounded to 1/256, and the scale uses the rounded rate, so the expectation is exact.
+    PyTorch's CPU generator is serial and `nn.Dropout` draws a float per element; eight decisions per 64-bit draw made
+    it 3.7 times faster here. The rate is rounded to 1/256, and the scale uses the rounded rate, so the expectation is
+    exact.
     """
 
     def __init__(self, rate: float) -> None:

@@ -60,7 +60,7 @@ class CausalAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer network, each with a residual connection and a layer norm after ("post") or before it."""
+    """Attention and a two-layer network, each with a residual connection and a layer norm after or before it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class TransformerBlock(nn.Module):
         return self._network(self.attention_norm(x + self.dropout(self.attention(x))))
 
     def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(B, L, D) -> (P, D): the same as `forward`, computed at (row, column) alone; row p of P must be row p of B."""
+        """(B, L, D) -> (P, D): `forward` at (row, column) alone; row p of P must be row p of B."""
         chosen = x[rows, columns]
         if self.norm == "pre":
             return self._network(chosen + self.dropout(self.attention.at(self.attention_norm(x), rows, columns)))

@@ -104,8 +104,8 @@ def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) ->
 def precision(config: TrainingConfig, device: torch.device) -> Iterator[None]:
     """bf16 where it is asked for, or where it helps (a GPU that has it).
 
-    On a GPU that is autocast. On a CPU matrix products alone round their inputs to bf16, with sums and results in fp32: autocast
-    gained nothing there at usual widths, the products alone do where the processor has bf16 units.
+    On a GPU that is autocast. On a CPU matrix products alone round their inputs to bf16, with sums and results in fp32:
+    autocast gained nothing there at usual widths, the products alone do where the processor has bf16 units.
     """
     wanted = config.precision == "bf16"
     if config.precision == "auto" and device.type == "cuda":

@@ -131,3 +131,18 @@ def test_the_local_session_is_private_and_small(monkeypatch: pytest.MonkeyPatch)
     assert seen["object_store_memory"] == 100 * 2**20
     assert seen["include_dashboard"] is False
     assert seen["log_to_driver"] is False
+
+
+def test_an_impossible_request_fails_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def never(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", never)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ResourceError, match=r"num_workers=3 .* the cluster has 2 CPUs"),
+        ray_session(ClusterConfig(num_workers=3, num_cpus=2)),
+    ):
+        pass
