@@ -85,7 +85,7 @@ class Scorer:
         """
         targets, end = cases.targets[chosen], self.model.num_items + 1
         width = min(self.block_items, max(1, CACHED // len(chosen)))
-        values = states.new_empty((len(chosen), 1))
+        values = torch.empty((len(chosen), 1), device=states.device)  # states may be of another type than scores
         below, not_above = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
         for own in (True, False):
             for start in range(1, end, width):

@@ -179,6 +179,18 @@ def test_blocks_of_items_add_up_to_the_catalog(model: Ranker) -> None:
     assert_alike(torch.cat(blocks, dim=1), scores_of(model, batch)[:, 1:])
 
 
+@pytest.mark.parametrize("block_items", [5, 1000])
+def test_the_position_of_a_target_is_that_in_the_whole_ranking(model: Ranker, block_items: int) -> None:
+    sequences, _ = planted()
+    cases = sequences.cases("test")
+    positions = Scorer(model, batch_size=8, block_items=block_items).positions(cases)
+    for case, (target, position) in enumerate(zip(cases.targets.tolist(), positions.tolist(), strict=True)):
+        history = history_batch([cases.history(case)], model.max_length, [int(cases.users[case])])
+        scores = scores_of(model, history)[0, 1:]
+        near = 1e-4 + 1e-4 * scores[target - 1].abs()  # equal up to rounding
+        assert (scores > scores[target - 1] + near).sum() < position <= (scores >= scores[target - 1] - near).sum()
+
+
 def test_padding_is_never_recommended(model: Ranker) -> None:
     histories = [*HISTORIES, []]
     assert (scores_of(model, batch_of(model, histories))[:, PAD] == -torch.inf).all()
