@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from components.artifacts.format import DIGEST, file_hash
+from components.artifacts.format import digest as manifest_digest
 from components.errors import StorageError
 from components.schema import MANIFEST_FILE, SCHEMA_VERSION
 from pipelines.graph import Node
@@ -27,7 +29,6 @@ from pipelines.stages import EXTRA_MANIFEST_FILE, STAGES
 PARTIAL_PREFIX: Final = ".partial-"
 OLD_PREFIX: Final = ".old-"
 WORK_FOLDER: Final = ".work"
-_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,6 @@ def node_key(node: Node, inputs: Mapping[str, str], fingerprint: str = "") -> st
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
-def file_digest(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def read_stored(folder: Path) -> Stored | None:
     """What `folder` holds, every file compared with its hash; None where nothing was finished there."""
     path = folder / MANIFEST_FILE
@@ -97,7 +89,7 @@ def read_stored(folder: Path) -> Stored | None:
         files = {str(name): str(digest) for name, digest in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return Stored({}, "", f"{MANIFEST_FILE} cannot be read")
-    return Stored(manifest, file_digest(path), _damage(folder, manifest, files))
+    return Stored(manifest, file_hash(path), _damage(folder, manifest, files))
 
 
 def _damage(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str]) -> str:
@@ -107,8 +99,10 @@ def _damage(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str])
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if file_digest(file) != digest:
+        if file_hash(file) != digest:
             return f"{name} was changed after it was written"
+    if manifest.get(DIGEST) != manifest_digest(manifest):
+        return f"{MANIFEST_FILE} was changed after it was written"
     return ""
 
 
@@ -127,9 +121,10 @@ def write_manifest(folder: Path, node: Node, key: str, inputs: Mapping[str, str]
         "inputs": dict(inputs),
         "fingerprint": fingerprint,
         "config": node.part,
-        "files": {name: file_digest(folder / name) for name in names if name != MANIFEST_FILE},
+        "files": {name: file_hash(folder / name) for name in names if name != MANIFEST_FILE},
         "seeds": [node.seed],
     }
+    manifest[DIGEST] = manifest_digest(manifest)
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(folder / MANIFEST_FILE, text)
 

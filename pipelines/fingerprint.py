@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow.fs as pafs
 
+from components.artifacts.format import file_hash
 from components.data.sources import Source, find_sources
 from components.errors import DataError
-from pipelines.cache import canonical_json, file_digest
+from pipelines.cache import canonical_json
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -33,7 +34,7 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
             values = config.teachers[node.suffix].arguments.values()
             files = [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
             if files:  # a teacher that was trained elsewhere
-                found[node.name] = _digest([file_digest(file) for file in files])
+                found[node.name] = _digest([file_hash(file) for file in files])
     return found
 
 
@@ -55,7 +56,7 @@ def _identity(source: Source) -> list[str | int]:
     """Name and size, and the content where it is cheap to read, else the time of change."""
     name = Path(source.path).name
     if isinstance(source.filesystem, pafs.LocalFileSystem) and source.size <= MAX_HASHED_BYTES:
-        return [name, source.size, file_digest(Path(source.path))]
+        return [name, source.size, file_hash(Path(source.path))]
     return [name, source.size, source.filesystem.get_file_info(source.path).mtime_ns]
 
 
