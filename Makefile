@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+SOURCES := components pipelines serve tune_spaces tests benchmarks
 REQUIREMENTS := pyproject.toml constraints.txt
 STAMP := $(VENV)/.made-$(shell cat $(REQUIREMENTS) | cksum | cut -d ' ' -f 1)
 
@@ -35,14 +36,14 @@ test-all: env ## all tests, the slow ones and those that kill processes, too
 	$(BIN)/pytest -m ''
 
 check: env ## lint, format, types, layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: env ## format and fix what can be fixed
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
 
 bench: env ## quick looks at speed; each script's --help tells how to measure fully and against peers
 	$(BIN)/python -m benchmarks.prepare --rows 2000000
