@@ -68,7 +68,7 @@ class Ranker(nn.Module, ABC):
         return items, values
 
     def parameter_parts(self) -> dict[str, int]:
-        """Trainable parameters by part: embedding, network, head and their total."""
+        """Parameters, frozen ones too, by part: embedding, network, head and their total."""
         parts = {"embedding": 0, "network": 0, "head": 0}
         seen: set[int] = set()
         for name, parameter in self.named_parameters():

@@ -89,6 +89,7 @@ class Run:
 
     def __init__(self, root: Path, *overrides: str) -> None:
         self.root = root
+        root.mkdir(exist_ok=True)
         self.config: RunConfig = make_config(root, CONTENT, *overrides)
         write_prepared(root / "prepare")
         (root / "features").mkdir()
