@@ -27,6 +27,9 @@ class DistillationConfig(BaseModel):
     calibration_batches: int = Field(20, ge=1, description="batches of the first epoch that set epsilon")
     direction: Direction = Field("p||q", description="p||q: KL(student || teacher) as written; q||p: the usual one")
     candidates: Literal["batch", "all"] = Field("batch", description="which items the distributions run over")
+    seen: Literal["keep", "drop"] = Field(
+        "keep", description="drop: teachers say nothing of items in the history; where nobody takes an item twice"
+    )
     dedup: bool = Field(True, description="count an item once although it is the target of several instances")
     reading: Literal["softmax", "odds"] = Field("softmax", description="Eq. 1 with or without the item itself below")
     normalization: Literal["l1", "minmax"] = "l1"

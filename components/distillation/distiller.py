@@ -18,8 +18,8 @@ from components.distillation.consistency import (
     disagreement,
     fuse,
 )
-from components.distillation.losses import kd_loss, unique_candidates
-from components.distillation.teacher_scores import TeacherCache
+from components.distillation.losses import kd_loss, seen_candidates, unique_candidates
+from components.distillation.teacher_scores import TeacherCache, normalize
 from components.model import Ranker
 
 
@@ -87,14 +87,21 @@ class Distiller:
 
     def distillation_loss(self, states: Tensor, batch: Batch) -> Tensor:
         """L_KD (Eq. 5) over the batch, or over an even sample of at most ``max_instances`` of it."""
-        step = 1 if self.config.max_instances is None else -(-len(batch.targets) // self.config.max_instances)
-        targets, instances = batch.targets[::step], batch.instances[::step]
-        candidates = self.candidates(targets)
-        scores = self.cache.scores(instances, candidates)  # (K, B, T)
+        scores, candidates, step = self.teacher_scores(batch)
         decided = consistency_weights(scores, self.weights, self.epsilon)
         self.tally.add(decided)
         student_scores = self.student.head.scores(states[::step], candidates) / self.config.student_temperature
         return kd_loss(student_scores, fuse(scores, decided.weights), self.config.direction)
+
+    def teacher_scores(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """(K, B, T) distributions over (T,) candidates for every `step`-th instance of the batch, and that step."""
+        limit = self.config.max_instances
+        step = 1 if limit is None else -(-len(batch.targets) // limit)
+        candidates = self.candidates(batch.targets[::step])
+        scores = self.cache.scores(batch.instances[::step], candidates)
+        if self.config.seen == "drop":
+            scores = normalize(scores.masked_fill_(seen_candidates(batch, step, candidates), 0.0))
+        return scores, candidates, step
 
     def candidates(self, targets: Tensor) -> Tensor:
         """(T,) the items over which student and teachers are compared; every target is among them."""
@@ -106,10 +113,7 @@ class Distiller:
     def calibrate(self, batches: Sequence[Batch]) -> float:
         """Set epsilon from training batches when it is "auto"; teachers alone decide, so it is done once."""
         if self.config.epsilon == "auto" and self.config.weights == "consistency" and len(self.cache) > 2:
-            largest = [
-                disagreement(self.cache.scores(batch.instances, self.candidates(batch.targets))).amax(dim=0)
-                for batch in batches
-            ]
+            largest = [disagreement(self.teacher_scores(batch)[0]).amax(dim=0) for batch in batches]
             self.epsilon = calibrate(torch.cat(largest))
         return self.epsilon
 

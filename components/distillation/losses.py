@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.data.batching import Batch
 from components.distillation.config import Direction
 from components.distillation.teacher_scores import FLOOR
+from components.schema import PAD
 
 
 def kd_loss(student_scores: Tensor, fused: Tensor, direction: Direction = "p||q") -> Tensor:
@@ -68,3 +70,18 @@ def unique_candidates(targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     candidates, columns = torch.unique(targets, return_inverse=True)
     return candidates, columns
+
+
+def seen_candidates(batch: Batch, step: int, candidates: Tensor) -> Tensor:
+    """(B, T) whether a candidate is in the history of every `step`-th instance; its own target never is."""
+    positions, width = batch.positions[::step], batch.items.shape[1]
+    row = torch.div(positions, width, rounding_mode="floor")
+    column = torch.full((int(candidates.max()) + 1,), len(candidates), device=candidates.device)  # default: none
+    column[candidates] = torch.arange(len(candidates), device=candidates.device)
+    history = batch.items[row].masked_fill(
+        torch.arange(width, device=positions.device) > (positions % width)[:, None], PAD
+    )  # (B, L)
+    history = history.masked_fill(history >= len(column), PAD)
+    seen = torch.zeros(len(positions), len(candidates) + 1, dtype=torch.bool, device=candidates.device)
+    seen.scatter_(1, column[history], True)
+    return seen[:, :-1] & (candidates != batch.targets[::step, None])

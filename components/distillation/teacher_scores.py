@@ -83,8 +83,8 @@ def _log_sum_of_others(logits: Tensor) -> Tensor:
 
 
 def normalize(scores: Tensor, kind: Literal["l1", "minmax"] = "l1") -> Tensor:
-    """(B, T) non-negative scores -> rows that sum to 1."""
+    """(..., T) non-negative scores -> rows that sum to 1."""
     if kind == "minmax":
-        low, high = scores.amin(dim=1, keepdim=True), scores.amax(dim=1, keepdim=True)
+        low, high = scores.amin(dim=-1, keepdim=True), scores.amax(dim=-1, keepdim=True)
         scores = (scores - low) / (high - low).clamp_min(FLOOR) + FLOOR
-    return scores / scores.sum(dim=1, keepdim=True)
+    return scores / scores.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)

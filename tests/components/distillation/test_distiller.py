@@ -11,6 +11,7 @@ from components.data.prepared import Sequences
 from components.distillation.annotation import overlapping_windows, training_states
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
+from components.distillation.losses import seen_candidates
 from components.distillation.teacher_scores import TeacherCache
 from components.model import Catalog, Ranker
 from components.students import STUDENTS
@@ -70,6 +71,29 @@ def test_candidates_hold_every_target(candidates: str) -> None:
     assert {3, 9} <= set(found.tolist())
     assert 0 not in found.tolist()
     assert len(found) == (ITEMS if candidates == "all" else 2)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_seen_candidates_are_those_of_the_history_so_far(step: int) -> None:
+    data = random_sequences(20, ITEMS, 10)
+    batches = TrainingBatches(data, 10, 20)
+    batch = batches.batch(batches.epoch(0)[0])
+    candidates = torch.unique(batch.targets[::step])
+    found = seen_candidates(batch, step, candidates)
+    for row, position in enumerate(batch.positions[::step].tolist()):
+        line, column = divmod(position, batch.items.shape[1])
+        history = set(batch.items[line, : column + 1].tolist()) - {int(batch.targets[::step][row])}
+        assert found[row].tolist() == [item in history for item in candidates.tolist()]
+
+
+def test_dropping_seen_items_leaves_distributions_without_them() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    objective = distiller(student(), data, seen="drop", candidates="all")
+    batches = TrainingBatches(data, 10, 20)
+    batch = batches.batch(batches.epoch(0)[0])
+    scores, candidates, step = objective.teacher_scores(batch)
+    torch.testing.assert_close(scores.sum(-1), torch.ones(scores.shape[:2]))
+    assert not scores[:, seen_candidates(batch, step, candidates)].any()
 
 
 def test_at_most_max_instances_are_distilled() -> None:
