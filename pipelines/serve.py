@@ -126,23 +126,25 @@ def _cluster(replicas: int) -> ClusterConfig:
 @contextmanager
 def _application(artifact: Path, settings: Settings, host: str, port: int, replicas: int) -> Iterator[None]:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
     from ray.serve.config import ProxyLocation
 
     from serve.endpoint import APP_NAME, build
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import made it talkative
-    ray_serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options={"host": host, "port": port, "request_timeout_s": 30},
-        logging_config={
-            "log_level": "WARNING",
-            "enable_access_log": False,
-        },  # /metrics counts; a line per request costs
-    )
+    quiet = {"log_level": "WARNING", "enable_access_log": False}  # /metrics counts; a line per request costs
+    options = {"host": host, "port": port, "request_timeout_s": 30}
     try:
         try:
+            ray_serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=quiet)
+        except (RuntimeError, TimeoutError, RayError) as error:
+            raise StageError(
+                f"the endpoint's proxy does not start ({type(error).__name__}): it was stopped, or the machine is too "
+                "busy; start it again, or try --proxy plain"
+            ) from error
+        try:
             ray_serve.run(build(str(artifact), settings, replicas), name=APP_NAME, route_prefix="/")
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise StageError(f"the endpoint does not start: {_reason(ray_serve) or error}") from error
         yield
     finally:
