@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check format bench clean
+.PHONY: help env demo test readme test-all check format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ demo: env ## a synthetic world through the whole pipeline, in minutes
 
 test: env ## the tests, without the slow ones
 	$(BIN)/pytest
+
+readme: demo ## the README's commands, on what the demo left
+	$(BIN)/pytest -m demo tests/system/test_readme_runs.py
 
 test-all: env ## all tests, the slow ones and those that kill processes, too
 	$(BIN)/pytest -m ''

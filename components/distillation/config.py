@@ -34,5 +34,5 @@ class DistillationConfig(BaseModel):
     reading: Literal["softmax", "odds"] = Field("softmax", description="Eq. 1 with or without the item itself below")
     normalization: Literal["l1", "minmax"] = "l1"
     max_instances: int | None = Field(
-        None, ge=2, description="distil at most this many instances of a batch; null: all"
+        256, ge=2, description="distil at most this many instances of a batch, evenly taken; null: all"
     )
