@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.data.batching import Batch, evaluation_batches, history_batch
-from components.data.prepared import EvaluationCases
+from components.data.flat_sequences import EvaluationCases
 from components.errors import StageError
 from components.model import Ranker
 from components.schema import PAD

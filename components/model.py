@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from components.data.batching import Batch
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 
 
 class OutputHead(nn.Module, ABC):

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.artifacts.models import load_model
-from components.data.prepared import PreparedSet, flat_sequences
+from components.data.prepared import PreparedSet, read_sequences
 from components.distillation.annotation import training_states
 from components.model import Ranker
 from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX
@@ -98,7 +98,7 @@ class SequenceAnnotator:
         return begin - first
 
     def _with_states(self, table: pa.Table, first: int) -> tuple[pa.Table, int]:
-        sequences = flat_sequences(table)
+        sequences = read_sequences(table)
         count = sequences.num_instances
         for name in self.names:
             if name in self.models:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 
 
 def sequences(lists: list[list[int]]) -> Sequences:

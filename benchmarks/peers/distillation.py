@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.peers.distilrec import batches_of, prepare, run_loop
 from benchmarks.peers.session import Session
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
 from components.distillation.teacher_scores import TeacherCache

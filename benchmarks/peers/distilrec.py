@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.peers.dataset import HELD_OUT, NeutralSet, read_neutral
 from benchmarks.peers.session import Session
 from components.data.batching import Batch, TrainingBatches
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.model import Catalog, Ranker
 from components.students import STUDENTS
 from components.training.config import TrainingConfig

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.data.prepared import EvaluationCases, Sequences
+from components.data.flat_sequences import EvaluationCases, Sequences
 from components.schema import PAD
 
 IntArray = NDArray[np.int64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.data.batching import Batch, IntArray, TrainingBatches
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.model import Ranker
 
 TOKENS = 8192  # items that are encoded at once

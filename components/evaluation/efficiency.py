@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from components.data.prepared import EvaluationCases
+from components.data.flat_sequences import EvaluationCases
 from components.evaluation.ranking import sample_cases, target_positions
 from components.inference import Scorer, one_thread
 from components.model import Ranker

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.prepared import EvaluationCases
+from components.data.flat_sequences import EvaluationCases
 from components.errors import DataError, StageError
 from components.inference import Scorer
 from components.model import Ranker

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.data.prepared import EvaluationCases
+from components.data.flat_sequences import EvaluationCases
 from components.evaluation.metrics import mean_metrics
 
 BoolArray = NDArray[np.bool_]

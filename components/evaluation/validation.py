@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.data.prepared import EvaluationCases
+from components.data.flat_sequences import EvaluationCases
 from components.evaluation.metrics import metric_values
 from components.evaluation.ranking import sample_cases, target_positions
 from components.model import Ranker

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from components.data.prepared import PreparedSet, Sequences
+from components.data.flat_sequences import Sequences
+from components.data.prepared import PreparedSet
 from components.errors import ArtifactError, DataError
 from components.schema import ITEM_ID, MODEL_FILE, POSITION, USER_ID
 

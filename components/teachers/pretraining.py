@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.data.batching import Batch
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.schema import PAD
 from components.teachers.heads import unit
 from components.teachers.unisrec import UniSRec

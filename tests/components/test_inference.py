@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.data.batching import Batch
-from components.data.prepared import EvaluationCases, Sequences
+from components.data.flat_sequences import EvaluationCases, Sequences
 from components.errors import StageError
 from components.inference import TILE, Scorer
 from components.model import OutputHead, Ranker

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.artifacts.models import load_model
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.errors import ArtifactError, ConfigError
 from components.schema import (
     COUNT,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.data.batching import TrainingBatches
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.distillation.annotation import overlapping_windows, training_states
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from components.data.batching import Batch
-from components.data.prepared import EvaluationCases, Sequences
+from components.data.flat_sequences import EvaluationCases, Sequences
 from components.model import OutputHead, Ranker
 
 

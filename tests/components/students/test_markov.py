@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.data.batching import history_batch
-from components.data.prepared import Sequences
+from components.data.flat_sequences import Sequences
 from components.inference import Scorer
 from components.model import Catalog, ModelSpec, Ranker
 from components.students import markov, mostpop
