@@ -197,7 +197,8 @@ def test_continuous_integration_runs_the_checks_and_the_tests() -> None:
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
     assert "set -euo pipefail" in lines
-    assert [line.split(" <")[0] for line in lines if line.startswith("make")] == ["make check", "make test"]
+    called = [line.split(" <")[0] for line in lines if line.startswith("make")]
+    assert called == ["make check", "make demo", "make readme", "make test"]
 
 
 def test_the_licence_is_the_one_that_is_declared() -> None:
