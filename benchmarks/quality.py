@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality runs/scientific --json FILE
 
-Every student of the run, means over its seeds, against the plain student by a paired t-test over users whose metric is first averaged
-over seeds. Teachers are ranked too.
+Every student of the run, means over its seeds, against the plain student by a paired t-test over users whose metric is
+first averaged over seeds. Teachers are ranked too.
 """
 
 from __future__ import annotations
