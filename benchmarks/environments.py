@@ -52,7 +52,7 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {
-    "rectools": Peer("rectools[torch]==0.17.0"),
+    "rectools": Peer("rectools[torch]==0.17.0", ("pyarrow",)),  # pyarrow: pandas reads our Parquet log with it
     "replay": Peer("replay-rec[torch]==0.22.0"),
     "recbole": Peer(
         "recbole==1.2.1",

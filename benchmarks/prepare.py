@@ -1,12 +1,13 @@
 """Preparation, side by side in one run: one plain polars process, our fast path, our Ray path, and peers if at hand.
 
-    .venv/bin/python benchmarks/prepare.py --rows 2000000
-    .venv/bin/python benchmarks/prepare.py --rows 20000000 --skip-fast
-    .venv/bin/python benchmarks/prepare.py --rows 2000000 --peer-python ~/peers/bin/python  # has rectools, replay-rec
+    python -m benchmarks.prepare --rows 2000000
+    python -m benchmarks.prepare --rows 20000000 --skip-fast
+    python -m benchmarks.environments rectools replay && python -m benchmarks.prepare --rows 2000000 --peers --skip-ray
 
-Every contender runs in a process of its own on the same Parquet log. Wall and CPU time exclude imports and Ray's
-start; the peak is the largest resident set (private and shared pages) of any single process of the contender's tree,
-beside it the peak without pages shared with other processes. Our output is compared with polars' row for row.
+A peer does its own preparation, which is less: it drops no duplicates, filters nothing, splits nothing and writes
+nothing. Every contender runs in a process of its own on the same Parquet log. Wall and CPU time exclude imports and
+Ray's start; the peak is the largest resident set (private and shared pages) of any single process of the contender's
+tree, beside it the peak without pages shared with other processes. Our output is compared with polars' row for row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.environments import ROOT, is_ready, python_of
+
 PEERS = ("rectools", "replay")
 MIN_COUNT = 5
 
@@ -39,16 +41,24 @@ def main() -> None:
         write_log(log, arguments.rows)
     names = ["polars", *([] if arguments.skip_fast else ["fast"]), *([] if arguments.skip_ray else ["ray"])]
     results = {name: launch(sys.executable, name, folder, log) for name in names}
-    if arguments.peer_python:
-        results |= {name: launch(arguments.peer_python, name, folder, log) for name in PEERS}
+    if arguments.peers:
+        results |= {name: launch(str(python_of(name)), name, folder, log) for name in ready_peers()}
     report(arguments.rows, results)
+
+
+def ready_peers() -> list[str]:
+    """The peers whose environment is there; the others are named with the command that installs them."""
+    ready = [name for name in PEERS if is_ready(name)]
+    for name in set(PEERS) - set(ready):
+        print(f"{name} is left out: python -m benchmarks.environments {name} installs it", file=sys.stderr)
+    return ready
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--folder", help="keeps the log between runs")
-    parser.add_argument("--peer-python", help="interpreter of an environment with rectools and replay-rec")
+    parser.add_argument("--peers", action="store_true", help="beside RecTools and RePlay, where they are installed")
     parser.add_argument("--skip-fast", action="store_true")
     parser.add_argument("--skip-ray", action="store_true")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -289,7 +299,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def launch(python: str, name: str, folder: Path, log: Path) -> dict[str, float]:
-    command = [python, __file__, "--contender", name, "--folder", str(folder), "--log", str(log)]
+    command = [python, "-m", "benchmarks.prepare", "--contender", name, "--folder", str(folder), "--log", str(log)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=False, text=True)
     if done.returncode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,17 +31,27 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        return x * keep_mask(x, self.rate)
+        result: Tensor = _ByteDropout.apply(x, self.rate)  # type: ignore[no-untyped-call]
+        return result
 
     def extra_repr(self) -> str:
         """Show the rate in the module's text."""
         return f"rate={self.rate}"
 
 
-def keep_mask(x: Tensor, rate: float) -> Tensor:
-    """A mask shaped and typed like `x`: 0 with probability `rate` (to 1/256), else 1 / (1 - rate)."""
-    kept, factor = keep_bytes(x.shape, rate)
-    return kept.to(x.dtype).mul_(factor)
+class _ByteDropout(torch.autograd.Function):
+    """Keeps one byte per element for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        kept, ctx.factor = keep_bytes(x.shape, rate)
+        ctx.save_for_backward(kept)
+        return kept.to(x.dtype).mul_(ctx.factor).mul_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return kept.to(grad_outputs[0].dtype).mul_(ctx.factor).mul_(grad_outputs[0]), None
 
 
 def keep_bytes(shape: torch.Size, rate: float) -> tuple[Tensor, float]:

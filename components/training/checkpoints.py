@@ -69,25 +69,6 @@ def _read(folder: Path) -> Checkpoint:
     return Checkpoint(load_file(folder / TENSORS), state)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors ``optimizer.INDEX.KEY``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{index}.{key}": torch.as_tensor(value)
-        for index, values in state.items()
-        for key, value in values.items()
-    }
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put tensors of `optimizer_tensors` back."""
-    values: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in select(tensors, "optimizer.").items():
-        index, key = name.split(".", 1)
-        values.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """A copy of the model's trainable parameters on the CPU, under `prefix`."""
     return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in model.named_parameters()}

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from components.data.batching import Batch, IntArray, TrainingBatches
 from components.training.checkpoints import (
     Checkpoint,
-    load_optimizer,
     load_parameters,
     model_tensors,
-    optimizer_tensors,
     read_checkpoint,
     select,
     write_checkpoint,
 )
 from components.training.config import TrainingConfig
+from components.training.optimizer import FusedAdam
 
 CHECKPOINT = "checkpoint"
 Objective = Callable[[Batch], Tensor]
@@ -75,13 +74,6 @@ class History:
     best_epoch: int = -1
     best: float = -math.inf
     seconds_per_epoch: list[float] = field(default_factory=list)
-
-
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The fused optimizer over the parameters that are trained."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate_factor(config: TrainingConfig, step: int, total_steps: int) -> float:
@@ -155,7 +147,7 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.objective, self.validate, self.metric = objective, validate, metric
         self.folder, self.world, self.observer = folder, world or World(), observer
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = FusedAdam(model.parameters(), config)
         self.steps_per_epoch = len(batches.epoch(0))
         self.history = History()
         self.best: dict[str, Tensor] = {}
@@ -189,8 +181,7 @@ class Trainer:
     def _train_step(self, windows: IntArray) -> None:
         total = self._epoch * self.steps_per_epoch + self._step
         factor = learning_rate_factor(self.config, total, self.steps_per_epoch * self.config.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
+        self.optimizer.learning_rate = self.config.learning_rate * factor
         torch.manual_seed(_step_seed(self.batches.seed, self._epoch, self._step, self.world.rank))
         mine = windows[self.world.rank :: self.world.size]
         targets = int(windows[:, 2].sum())
@@ -201,7 +192,6 @@ class Trainer:
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         if self.observer:
             self.observer.step(self._epoch + 1, targets)
 
@@ -271,7 +261,8 @@ class Trainer:
         self._saved = time.monotonic()
         if self.world.rank:
             return
-        tensors = model_tensors(self.model, "model.") | optimizer_tensors(self.optimizer)
+        tensors = model_tensors(self.model, "model.")
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.tensors().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         best = self.history.best if self.history.best_epoch >= 0 else None
         history = vars(self.history) | {"best": best, "seconds_per_epoch": []}
@@ -289,7 +280,7 @@ class Trainer:
         if checkpoint is None:
             return
         load_parameters(self.model, select(checkpoint.tensors, "model."))
-        load_optimizer(self.optimizer, checkpoint.tensors)
+        self.optimizer.load(select(checkpoint.tensors, "optimizer."))
         self.best = select(checkpoint.tensors, "best.")
         history = checkpoint.state["history"]
         self.history = History(**history | {"best": -math.inf if history["best"] is None else history["best"]})

@@ -49,6 +49,16 @@ def test_dropout_rate_and_expectation(rate: float) -> None:
     assert (kept.float() * factor).mean().item() == pytest.approx(1.0, abs=0.02)
 
 
+def test_the_gradient_passes_where_the_value_did() -> None:
+    x = torch.randn(40, 30, requires_grad=True)
+    upstream = torch.randn(40, 30)
+    out = Dropout(0.25)(x)
+    out.backward(upstream)
+    kept = (out != 0).float() / 0.75
+    torch.testing.assert_close(out.detach(), x.detach() * kept)
+    torch.testing.assert_close(x.grad, upstream * kept)
+
+
 def test_dropout_is_off_in_evaluation_and_refuses_a_wrong_rate() -> None:
     x = torch.randn(5, 3)
     assert Dropout(0.5).eval()(x) is x
