@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from components.data.batching import Batch
 from components.data.flat_sequences import Sequences
 from components.schema import PAD
+from components.teachers.content import ContentRanker
 from components.teachers.heads import unit
-from components.teachers.unisrec import UniSRec
 
 
 class ContrastiveConfig(BaseModel):
@@ -98,13 +98,13 @@ class ContrastiveObjective:
     views may be equal; with one position per row the losses are the published ones. Only the batch's items are adapted.
 
     Args:
-        model: the inductive UniSRec over the items of all domains.
+        model: the inductive teacher over the items of all domains.
         config: weights, rates and temperature.
         dropped_text: (N + 1, d) text vectors of the items with some words left out, row 0 for PAD; None where there are
             none, and all batches are then augmented by item drop.
     """
 
-    def __init__(self, model: UniSRec, config: ContrastiveConfig, dropped_text: Tensor | None = None) -> None:
+    def __init__(self, model: ContentRanker, config: ContrastiveConfig, dropped_text: Tensor | None = None) -> None:
         self.model, self.config, self.dropped_text = model, config, dropped_text
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -128,8 +128,7 @@ class ContrastiveObjective:
 
     def _adapt(self, items: Tensor, text: Tensor | None = None) -> Tensor:
         """(n,) item numbers -> (n, D), PAD zero."""
-        rows = (self.model.items.text if text is None else text)[items]
-        return self.model.items.adapt(rows) * (items != PAD)[:, None]
+        return self.model.items.represent(items, text) * (items != PAD)[:, None]
 
     def _augmented(self, batch: Batch) -> Tensor:
         """(P, D) states of the augmented view; one coin for the whole batch."""

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from components.data.batching import Batch
-from components.errors import ArtifactError, ConfigError
+from components.errors import ConfigError
 from components.layers.transformer import TransformerEncoder
-from components.model import Catalog, Ranker
-from components.schema import PAD
+from components.model import Catalog
 from components.teachers.adaptor import MoEAdaptor, Whitening
-from components.teachers.heads import CosineHead, unit
-
-Mode = Literal["inductive", "transductive"]
-Tune = Literal["full", "adaptor"]
-TEXT_FEATURE = "text"
-TRANSFERRED = ("items.adaptor.", "items.whitening.", "encoder.")  # what pre-training hands over to another catalog
+from components.teachers.content import TEXT_FEATURE, ContentItems, ContentRanker, Mode, Tune, learnt_vectors
 
 
 class UniSRecConfig(BaseModel):
@@ -46,7 +37,7 @@ class UniSRecConfig(BaseModel):
     tune: Tune = Field("full", description="adaptor: keep position embedding and transformer as they were pre-trained")
 
 
-class TextItems(nn.Module):
+class TextItems(ContentItems):
     """Item vectors from frozen text vectors, plus a learnt vector per item in the transductive mode.
 
     Args:
@@ -56,7 +47,8 @@ class TextItems(nn.Module):
         learnt: whether every item also has a learnt vector.
     """
 
-    text: Tensor
+    content: ClassVar[tuple[str, ...]] = ("text",)
+    transferred: ClassVar[tuple[str, ...]] = ("items.adaptor.", "items.whitening.")
 
     def __init__(
         self, text: Tensor, adaptor: MoEAdaptor, whitening: Whitening | None = None, learnt: bool = False
@@ -64,23 +56,18 @@ class TextItems(nn.Module):
         super().__init__()
         self.register_buffer("text", text)
         self.adaptor, self.whitening = adaptor, whitening
-        self.item_embedding = nn.Embedding(len(text), adaptor.out_dim, padding_idx=PAD) if learnt else None
-        if self.item_embedding is not None:
-            nn.init.normal_(self.item_embedding.weight, std=0.02)
-            with torch.no_grad():
-                self.item_embedding.weight[PAD].zero_()
+        self.item_embedding = learnt_vectors(len(text), adaptor.out_dim) if learnt else None
         if whitening is not None:
             whitening.fit(text[1:])
-
-    @property
-    def num_items(self) -> int:
-        """N."""
-        return len(self.text) - 1
 
     def forward(self) -> Tensor:
         """(N, D) vectors of all items; row ``i`` belongs to item ``i + 1``."""
         vectors = self.adapt(self.text[1:])
         return vectors if self.item_embedding is None else vectors + self.item_embedding.weight[1:]
+
+    def represent(self, items: Tensor, text: Tensor | None = None) -> Tensor:
+        """See `ContentItems.represent`."""
+        return self.adapt((self.text if text is None else text)[items])
 
     def adapt(self, text: Tensor) -> Tensor:
         """(n, d) text vectors -> (n, D), without learnt vectors."""
@@ -88,57 +75,8 @@ class TextItems(nn.Module):
         return vectors
 
 
-class UniSRec(Ranker):
-    """Item text -> adaptor -> transformer -> a state of norm 1 that is compared with all items by cosine.
-
-    Args:
-        items: makes the item vectors.
-        encoder: (B, L, D) item vectors -> (P, D) states.
-        max_length: L.
-        temperature: divides the cosines.
-    """
-
-    head: CosineHead
-
-    def __init__(self, items: TextItems, encoder: TransformerEncoder, max_length: int, temperature: float) -> None:
-        super().__init__()
-        self.items, self.encoder, self.max_length = items, encoder, max_length
-        self.num_items = items.num_items
-        self.head = CosineHead(self.unit_vectors, temperature)
-        self._kept: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
-
-    @property
-    def temperature(self) -> float:
-        """Divides the cosines."""
-        return self.head.temperature
-
-    def states(self, batch: Batch) -> Tensor:
-        """(P, D) states of norm 1 at the predicted positions."""
-        return self.encode(look_up(batch.items, self._tables()[0]), batch.positions, batch.last_only)
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over all items; the item vectors are made once, for the histories and for the candidates."""
-        self._kept = None
-        vectors = self.items()
-        states = self.encode(look_up(batch.items, vectors), batch.positions, batch.last_only)
-        return self.head.loss_against(states, unit(vectors), batch.targets)
-
-    def encode(self, vectors: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
-        """(B, L, D) item vectors -> (P, D) states of norm 1 at the flat indices `positions`."""
-        return unit(self.encoder(vectors, positions, last_only))
-
-    def unit_vectors(self) -> Tensor:
-        """(N, D) item vectors of norm 1, which states are compared with; row ``i`` belongs to item ``i + 1``."""
-        return self._tables()[1]
-
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        """(N + 1, D) item vectors of norm 1 without dropout, row 0 (PAD) zero: what annotation stores."""
-        training = self.training
-        try:
-            return F.pad(self.eval().unit_vectors(), (0, 0, 1, 0))
-        finally:
-            self.train(training)
+class UniSRec(ContentRanker):
+    """Item text -> adaptor -> transformer -> a state of norm 1 that is compared with all items by cosine."""
 
     def set_text(self, text: Tensor) -> None:
         """Rank another catalog, inductively.
@@ -155,64 +93,6 @@ class UniSRec(Ranker):
             raise ConfigError(f"text vectors: expected (M + 1, {self.items.text.shape[1]}), got {tuple(text.shape)}")
         self.items.text = text.to(self.items.text)
         self.num_items, self._kept = self.items.num_items, None
-
-    def freeze_encoder(self) -> None:
-        """Parameter-efficient tuning: position embedding and transformer blocks keep their values."""
-        self.encoder.position_embedding.requires_grad_(False)
-        self.encoder.blocks.requires_grad_(False)
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the tensors of a saved model, also those of an inductive one for another number of items."""
-        text = tensors.get("items.text")
-        if text is not None and self.items.item_embedding is None:
-            self.items.text = self.items.text.new_empty(text.shape)
-            self.num_items = self.items.num_items
-        self.load_state_dict(dict(tensors))
-        self._kept = None
-
-    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take adaptor, whitening and encoder of a model of other items; nothing that belongs to an item.
-
-        Raises:
-            ArtifactError: the saved model has other shapes; the message names them.
-        """
-        own = self.state_dict()
-        wanted = [name for name in own if name.startswith(TRANSFERRED)]
-        for name in wanted:
-            if name not in tensors:
-                raise ArtifactError(f"pre-trained weights lack {name!r}; pre-train a UniSRec of the same arguments")
-            if tensors[name].shape != own[name].shape:
-                raise ArtifactError(
-                    f"pre-trained weights: {name!r} has shape {tuple(tensors[name].shape)}, the teacher needs "
-                    f"{tuple(own[name].shape)}; use the same dim, num_layers, inner_dim, max_length and text model"
-                )
-        self.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
-        self._kept = None
-
-    def train(self, mode: bool = True) -> UniSRec:
-        """Forget the kept item vectors when training goes on."""
-        if mode:
-            self._kept = None
-        super().train(mode)
-        return self
-
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        """(N, D) item vectors as the encoder reads them, and of norm 1; kept in evaluation until a tensor changes."""
-        if self.training or torch.is_grad_enabled():
-            self._kept = None  # a gradient may follow, and a fused optimizer's step leaves no trace in the versions
-            vectors = self.items()
-            return vectors, unit(vectors)
-        # The version of a tensor grows with changes in place, such as loading another state.
-        key = tuple((t.data_ptr(), t._version) for t in self.items.state_dict(keep_vars=True).values())
-        if self._kept is None or self._kept[0] != key:
-            vectors = self.items()
-            self._kept = (key, vectors, unit(vectors))
-        return self._kept[1], self._kept[2]
-
-
-def look_up(items: Tensor, vectors: Tensor) -> Tensor:
-    """(B, L) item numbers, (N, D) vectors of items 1..N -> (B, L, D); PAD gives zeros."""
-    return F.embedding(items, F.pad(vectors, (0, 0, 1, 0)))
 
 
 def build(

@@ -1,0 +1,180 @@
+"""What teachers share that make item vectors from content: UniSRec from texts, UniM2Rec from texts and pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.data.batching import Batch
+from components.errors import ArtifactError
+from components.layers.transformer import TransformerEncoder
+from components.model import Ranker
+from components.schema import PAD
+from components.teachers.heads import CosineHead, unit
+
+Mode = Literal["inductive", "transductive"]
+Tune = Literal["full", "adaptor"]
+TEXT_FEATURE = "text"
+ENCODER = "encoder."
+
+
+class ContentItems(nn.Module, ABC):
+    """Item vectors from frozen content, plus a learnt vector per item in the transductive mode.
+
+    Attributes:
+        content: names of the buffers with one row per item, row 0 for PAD; ``text`` is always among them.
+        transferred: prefixes of the tensors that pre-training hands over to another catalog.
+        item_embedding: the learnt vectors; None in the inductive mode.
+    """
+
+    content: ClassVar[tuple[str, ...]]
+    transferred: ClassVar[tuple[str, ...]]
+    text: Tensor
+    item_embedding: nn.Embedding | None
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.text) - 1
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """(N, D) vectors of all items; row ``i`` belongs to item ``i + 1``."""
+
+    @abstractmethod
+    def represent(self, items: Tensor, text: Tensor | None = None) -> Tensor:
+        """(n,) item numbers -> (n, D) vectors from content alone, those of PAD without meaning.
+
+        Args:
+            items: item numbers.
+            text: (N + 1, d) text vectors to use instead of the items' own.
+        """
+
+
+def learnt_vectors(rows: int, dim: int) -> nn.Embedding:
+    """(rows, dim) learnt item vectors, row PAD zero."""
+    embedding = nn.Embedding(rows, dim, padding_idx=PAD)
+    nn.init.normal_(embedding.weight, std=0.02)
+    with torch.no_grad():
+        embedding.weight[PAD].zero_()
+    return embedding
+
+
+class ContentRanker(Ranker):
+    """Item content -> item vectors -> transformer -> a state of norm 1 that is compared with all items by cosine.
+
+    Args:
+        items: makes the item vectors.
+        encoder: (B, L, D) item vectors -> (P, D) states.
+        max_length: L.
+        temperature: divides the cosines.
+    """
+
+    head: CosineHead
+    items: ContentItems
+
+    def __init__(self, items: ContentItems, encoder: TransformerEncoder, max_length: int, temperature: float) -> None:
+        super().__init__()
+        self.items, self.encoder, self.max_length = items, encoder, max_length
+        self.num_items = items.num_items
+        self.head = CosineHead(self.unit_vectors, temperature)
+        self._kept: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Divides the cosines."""
+        return self.head.temperature
+
+    def states(self, batch: Batch) -> Tensor:
+        """(P, D) states of norm 1 at the predicted positions."""
+        return self.encode(look_up(batch.items, self._tables()[0]), batch.positions, batch.last_only)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy over all items; the item vectors are made once, for the histories and for the candidates."""
+        self._kept = None
+        vectors = self.items()
+        states = self.encode(look_up(batch.items, vectors), batch.positions, batch.last_only)
+        return self.head.loss_against(states, unit(vectors), batch.targets)
+
+    def encode(self, vectors: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
+        """(B, L, D) item vectors -> (P, D) states of norm 1 at the flat indices `positions`."""
+        return unit(self.encoder(vectors, positions, last_only))
+
+    def unit_vectors(self) -> Tensor:
+        """(N, D) item vectors of norm 1, which states are compared with; row ``i`` belongs to item ``i + 1``."""
+        return self._tables()[1]
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """(N + 1, D) item vectors of norm 1 without dropout, row 0 (PAD) zero: what annotation stores."""
+        training = self.training
+        try:
+            return F.pad(self.eval().unit_vectors(), (0, 0, 1, 0))
+        finally:
+            self.train(training)
+
+    def freeze_encoder(self) -> None:
+        """Parameter-efficient tuning: position embedding and transformer blocks keep their values."""
+        self.encoder.position_embedding.requires_grad_(False)
+        self.encoder.blocks.requires_grad_(False)
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the tensors of a saved model, also those of an inductive one for another number of items."""
+        if self.items.item_embedding is None:
+            for name in self.items.content:
+                saved = tensors.get(f"items.{name}")
+                if saved is not None:
+                    setattr(self.items, name, getattr(self.items, name).new_empty(saved.shape))
+            self.num_items = self.items.num_items
+        self.load_state_dict(dict(tensors))
+        self._kept = None
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take adaptors, whitening and encoder of a model of other items; nothing that belongs to an item.
+
+        Raises:
+            ArtifactError: the saved model has other shapes; the message names them.
+        """
+        own = self.state_dict()
+        wanted = [name for name in own if name.startswith((*self.items.transferred, ENCODER))]
+        for name in wanted:
+            if name not in tensors:
+                kind = type(self).__name__
+                raise ArtifactError(f"pre-trained weights lack {name!r}; pre-train a {kind} of the same arguments")
+            if tensors[name].shape != own[name].shape:
+                raise ArtifactError(
+                    f"pre-trained weights: {name!r} has shape {tuple(tensors[name].shape)}, the teacher needs "
+                    f"{tuple(own[name].shape)}; use the same dim, num_layers, inner_dim, max_length and text model"
+                )
+        self.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
+        self._kept = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Forget the kept item vectors when training goes on."""
+        if mode:
+            self._kept = None
+        super().train(mode)
+        return self
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """(N, D) item vectors as the encoder reads them, and of norm 1; kept in evaluation until a tensor changes."""
+        if self.training or torch.is_grad_enabled():
+            self._kept = None  # a gradient may follow, and a fused optimizer's step leaves no trace in the versions
+            vectors = self.items()
+            return vectors, unit(vectors)
+        # The version of a tensor grows with changes in place, such as loading another state.
+        key = tuple((t.data_ptr(), t._version) for t in self.items.state_dict(keep_vars=True).values())
+        if self._kept is None or self._kept[0] != key:
+            vectors = self.items()
+            self._kept = (key, vectors, unit(vectors))
+        return self._kept[1], self._kept[2]
+
+
+def look_up(items: Tensor, vectors: Tensor) -> Tensor:
+    """(B, L) item numbers, (N, D) vectors of items 1..N -> (B, L, D); PAD gives zeros."""
+    return F.embedding(items, F.pad(vectors, (0, 0, 1, 0)))
