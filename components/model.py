@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from components.data.batching import Batch
+from components.data.batching import Batch, TrainingBatches, Windows
 from components.data.flat_sequences import Sequences
 
 
@@ -33,15 +33,36 @@ class OutputHead(nn.Module, ABC):
         """(P, stop - start) scores of the consecutive items ``start .. stop - 1``, ``start >= 1``."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of training that has its own end; the best model so far begins the next one.
+
+    Attributes:
+        epochs: at most so many; None: as the training configuration says.
+        patience: validations without a gain that end it; None: as the training configuration says.
+        before_epoch: called by every worker with its rank and the number of workers before an epoch begins.
+    """
+
+    epochs: int | None = None
+    patience: int | None = None
+    before_epoch: Callable[[int, int], None] | None = None
+
+
 class Ranker(nn.Module, ABC):
     """A model that ranks items for a user or a history: a student, a teacher or a baseline.
 
     Subclasses set `head`, `num_items` and `max_length` and implement `states`.
+
+    Attributes:
+        causal: whether one pass over a row gives the states of all its positions; otherwise each costs a sequence.
+        trained_buffers: names of buffers that training changes; checkpoints and the best model hold them.
     """
 
     head: OutputHead
     num_items: int
     max_length: int
+    causal: ClassVar[bool] = True
+    trained_buffers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
@@ -66,6 +87,14 @@ class Ranker(nn.Module, ABC):
         """(P, k) item numbers and their scores, best first."""
         values, items = self.all_scores(batch).topk(min(k, self.num_items), dim=1)
         return items, values
+
+    def training_batches(self, sequences: Sequences, batch_size: int, windows: Windows, seed: int) -> TrainingBatches:
+        """The training part in the form that this model learns from."""
+        return TrainingBatches(sequences, self.max_length, batch_size, windows, seed)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The parts of its training, in order."""
+        return (Phase(),)
 
     def parameter_parts(self) -> dict[str, int]:
         """Parameters, frozen ones too, by part: embedding, network, head and their total."""
@@ -99,6 +128,8 @@ class Catalog:
         counts: (N + 1,) training interactions per item, entry 0 is 0.
         sequences: the sequences, for models that count instead of learning; None when a saved model is rebuilt.
         features: named (N + 1, d) item features, such as ``{"text": …}``; row 0 belongs to PAD.
+        attributes: one text per item, ``""`` where it has none, by attribute name, the most important name first; row
+            ``i`` belongs to item ``i + 1``. None where the model does not read them, or is rebuilt.
     """
 
     num_items: int
@@ -106,6 +137,7 @@ class Catalog:
     counts: NDArray[np.int64]
     sequences: Sequences | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    attributes: Mapping[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +147,12 @@ class ModelSpec:
     Attributes:
         config: frozen pydantic model with unknown keys forbidden; its fields become keyword arguments of `build`.
         build: makes the model, ``build(catalog, **fields of the config)``.
+        reads_attributes: whether `build` wants the catalog's attributes, which cost memory.
     """
 
     config: type[BaseModel]
     build: Callable[..., Ranker]
+    reads_attributes: bool = False
 
     def make(self, catalog: Catalog, arguments: Mapping[str, Any]) -> Ranker:
         """Validate `arguments` and build the model."""

@@ -134,7 +134,10 @@ class TrainingBatches:
     def epoch(self, epoch: int) -> list[IntArray]:
         """The plan of one epoch: per batch (B, 3) windows: user row, first input, number of inputs."""
         generator = np.random.default_rng([self.seed, epoch])
-        windows = self._cut(generator if epoch else None)
+        return self._shuffled(self._cut(generator if epoch else None), generator)
+
+    def _shuffled(self, windows: IntArray, generator: np.random.Generator) -> list[IntArray]:
+        """Random batches of windows that are alike in length, in random order."""
         windows = windows[generator.permutation(len(windows))]
         pool = self.batch_size * POOL
         batches: list[IntArray] = []
@@ -158,6 +161,10 @@ class TrainingBatches:
         users = sequences.users[rows].astype(np.int64)
         return Batch(*(torch.from_numpy(array) for array in (grid, lengths, users, positions, targets, instances)))
 
+    def num_targets(self, windows: IntArray) -> int:
+        """How many targets the batch of `windows` has."""
+        return int(windows[:, 2].sum())
+
     def _cut(self, generator: np.random.Generator | None) -> IntArray:
         """(W, 3) windows; `generator` moves the borders, None leaves the last window whole."""
         inputs = self.sequences.train_end[self._rows].astype(np.int64) - 1
@@ -177,3 +184,45 @@ class TrainingBatches:
         keep = stop > begin
         windows: IntArray = np.stack([self._rows[owner], begin, stop - begin], axis=1)[keep]
         return windows
+
+
+class PrefixBatches(TrainingBatches):
+    """One target per user and epoch, drawn at random from the training part; its history is all before it.
+
+    For models that read a history newest item first: each position then costs a sequence of its own. The first item
+    can be drawn too; its history is empty, one PAD.
+
+    Args:
+        sequences: the prepared sequences.
+        max_length: longest history.
+        batch_size: targets per batch.
+        seed: source of every draw and shuffle.
+        second_half: draw from ``floor((n - 1) / 2) .. n - 1`` of a user's n items only.
+    """
+
+    def __init__(
+        self, sequences: Sequences, max_length: int, batch_size: int, seed: int = 0, *, second_half: bool = False
+    ) -> None:
+        super().__init__(sequences, max_length, batch_size, "last", seed)
+        self.second_half = second_half
+
+    def epoch(self, epoch: int) -> list[IntArray]:
+        """The plan of one epoch: per batch (B, 3) windows: user row, first input, number of inputs."""
+        generator = np.random.default_rng([self.seed, epoch])
+        length = self.sequences.train_end[self._rows].astype(np.int64)
+        target = generator.integers((length - 1) // 2 if self.second_half else 0, length)
+        size = np.minimum(target, self.max_length)
+        return self._shuffled(np.stack([self._rows, target - size, size], axis=1), generator)
+
+    def batch(self, windows: IntArray) -> Batch:
+        """Materialize one entry of the plan: one position per row, the last."""
+        sequences = self.sequences
+        rows, first, sizes = windows[:, 0], windows[:, 1], windows[:, 2]
+        starts = sequences.offsets[rows] + first
+        grid = _gather(sequences.items, starts, sizes)
+        batch = _inference(grid, np.maximum(sizes, 1), sequences.users[rows].astype(np.int64))
+        return replace(batch, targets=torch.from_numpy(sequences.items[starts + sizes].astype(np.int64)))
+
+    def num_targets(self, windows: IntArray) -> int:
+        """One per window."""
+        return len(windows)

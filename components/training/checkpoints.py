@@ -70,15 +70,21 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """A copy of the model's trainable parameters on the CPU, under `prefix`."""
-    return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in model.named_parameters()}
+    """A copy of all that training changes in the model, on the CPU, under `prefix`."""
+    return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in _changing(model)}
 
 
 def load_parameters(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy named tensors into the model's parameters."""
+    """Copy named tensors into the model."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+        for name, value in _changing(model):
+            value.copy_(tensors[name])
+
+
+def _changing(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters, and the buffers that the model names as trained."""
+    buffers = [(name, model.get_buffer(name)) for name in getattr(model, "trained_buffers", ())]
+    return [*model.named_parameters(), *buffers]
 
 
 def select(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from components.data.batching import Batch, IntArray, TrainingBatches
+from components.model import Phase
 from components.training.checkpoints import (
     Checkpoint,
     load_parameters,
@@ -129,6 +130,8 @@ class Trainer:
         folder: where the checkpoint lies.
         world: this worker among its peers; with several, a process group must exist.
         observer: told of steps and epochs.
+        phases: parts of training one after another; each but the first begins from the best model so far. The learning
+            rate decays over all of them.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class Trainer:
         world: World | None = None,
         observer: Observer | None = None,
         metric: str = "ndcg@10",
+        phases: Sequence[Phase] = (Phase(),),
     ) -> None:
         self.model, self.batches, self.config = model, batches, config
         self.objective, self.validate, self.metric = objective, validate, metric
@@ -151,6 +155,9 @@ class Trainer:
         self.steps_per_epoch = len(batches.epoch(0))
         self.history = History()
         self.best: dict[str, Tensor] = {}
+        self.phases = tuple(phases)
+        self.epochs = sum(self._longest(phase) for phase in self.phases)
+        self._phase, self._phase_begin = 0, 0
         self._epoch, self._step = 0, 0
         self._loss, self._targets = self._zero(), 0
         self._saved = time.monotonic()
@@ -160,15 +167,29 @@ class Trainer:
         self._resume()
         if self.observer:
             plan = self.batches.epoch(0)
-            self.observer.begin(self.config.epochs, self._epoch, int(sum(windows[:, 2].sum() for windows in plan)))
-        while self._epoch < self.config.epochs and not self._exhausted():
-            self._train_epoch()
-        if self.best:
-            load_parameters(self.model, self.best)
-        return self.history
+            self.observer.begin(self.epochs, self._epoch, sum(map(self.batches.num_targets, plan)))
+        while True:
+            while self._epoch < self._phase_end() and not self._exhausted():
+                self._train_epoch()
+            if self.best:
+                load_parameters(self.model, self.best)
+            if self._phase + 1 == len(self.phases):
+                return self.history
+            # A pure function of what the checkpoint holds: a run that is killed here comes here again.
+            self._phase, self._phase_begin = self._phase + 1, self._epoch
+
+    def _longest(self, phase: Phase) -> int:
+        return phase.epochs or self.config.epochs
+
+    def _phase_end(self) -> int:
+        return self._phase_begin + self._longest(self.phases[self._phase])
 
     def _train_epoch(self) -> None:
         started = time.perf_counter()
+        before_epoch = self.phases[self._phase].before_epoch
+        if before_epoch and self._step == 0:
+            with precision(self.config, self.world.device):
+                before_epoch(self.world.rank, self.world.size)
         self.model.train()
         plan = self.batches.epoch(self._epoch)
         for windows in plan[self._step :]:
@@ -180,11 +201,11 @@ class Trainer:
 
     def _train_step(self, windows: IntArray) -> None:
         total = self._epoch * self.steps_per_epoch + self._step
-        factor = learning_rate_factor(self.config, total, self.steps_per_epoch * self.config.epochs)
+        factor = learning_rate_factor(self.config, total, self.steps_per_epoch * self.epochs)
         self.optimizer.learning_rate = self.config.learning_rate * factor
         torch.manual_seed(_step_seed(self.batches.seed, self._epoch, self._step, self.world.rank))
         mine = windows[self.world.rank :: self.world.size]
-        targets = int(windows[:, 2].sum())
+        targets = self.batches.num_targets(windows)
         if len(mine):
             self._loss += self._backward(mine, targets)
         self._targets += targets
@@ -197,7 +218,7 @@ class Trainer:
 
     def _backward(self, windows: IntArray, targets: int) -> Tensor:
         """Gradients of this worker's share; shares add up to the gradient of the mean over the whole batch."""
-        share = float(windows[:, 2].sum()) / targets
+        share = self.batches.num_targets(windows) / targets
         batch = self.batches.batch(windows).to(self.world.device)
         with precision(self.config, self.world.device):
             loss = self.objective(batch)
@@ -218,7 +239,8 @@ class Trainer:
         row: dict[str, float] = {"epoch": self._epoch + 1, "loss": self._mean_loss(), "targets": self._targets}
         self._epoch, self._step = self._epoch + 1, 0
         self._loss, self._targets = self._zero(), 0
-        if self.validate and (self._epoch % self.config.validate_every == 0 or self._epoch == self.config.epochs):
+        in_phase = self._epoch - self._phase_begin
+        if self.validate and (in_phase % self.config.validate_every == 0 or self._epoch == self._phase_end()):
             row[f"valid_{self.metric}"] = value = self._validated()
             if value > self.history.best:
                 self.history.best, self.history.best_epoch = value, self._epoch
@@ -248,10 +270,11 @@ class Trainer:
         return float(value)
 
     def _exhausted(self) -> bool:
-        patience, history = self.config.patience, self.history
-        if patience is None or history.best_epoch < 0:
+        if self.config.patience is None or self.history.best_epoch < 0:
             return False
-        return self._epoch - history.best_epoch >= patience * self.config.validate_every
+        patience = self.phases[self._phase].patience or self.config.patience
+        waiting = self._epoch - max(self.history.best_epoch, self._phase_begin)
+        return waiting >= patience * self.config.validate_every
 
     def _save_if_due(self) -> None:
         if self._step < self.steps_per_epoch and time.monotonic() - self._saved > self.config.checkpoint_seconds:
@@ -269,6 +292,7 @@ class Trainer:
         state = {
             "epoch": self._epoch,
             "step": self._step,
+            "phase": [self._phase, self._phase_begin],
             "loss": float(self._loss),
             "targets": self._targets,
             "history": history,
@@ -285,6 +309,7 @@ class Trainer:
         history = checkpoint.state["history"]
         self.history = History(**history | {"best": -math.inf if history["best"] is None else history["best"]})
         self._epoch, self._step = checkpoint.state["epoch"], checkpoint.state["step"]
+        self._phase, self._phase_begin = checkpoint.state.get("phase", [0, 0])
         self._loss, self._targets = self._loss + checkpoint.state["loss"], checkpoint.state["targets"]
 
 
