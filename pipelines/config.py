@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from components.data.cleaning import PrepareConfig
 from components.data.readers import InputConfig
 from components.distillation.config import DistillationConfig
+from components.features.image import ImageConfig
 from components.features.text import TextConfig
 from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
@@ -137,6 +138,7 @@ class RunConfig(Section):
     input: InputConfig
     prepare: PrepareConfig = PrepareConfig()
     features: TextConfig | None = None
+    images: ImageConfig | None = None
     pretrain: PretrainConfig | None = None
     teachers: dict[Name, TeacherConfig] = {}
     student: ModelChoice = ModelChoice(kind="sasrec")

@@ -1,7 +1,8 @@
-"""Stage ``features``: item texts to vectors, by a pool of Ray Data actors, each text only once ever."""
+"""Stage ``features``: item texts and pictures to vectors, by pools of Ray Data actors, each only once ever."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,21 +10,24 @@ from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
 from numpy.typing import NDArray
 
 from components.data.prepared import PreparedSet
 from components.errors import ConfigError
 from components.features.cache import VectorCache
+from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words, settings_key
 from components.schema import TEXT
+from pipelines.actor_pool import available, pool_options
+from pipelines.image_features import image_table
 from pipelines.ray_session import use_gpu
-from pipelines.stages import Progress, StageContext
+from pipelines.stages import EXTRA_MANIFEST_FILE, Progress, StageContext
 
 VECTOR: Final = "vector"
 TEXT_FILE: Final = "text.npy"
 TEXT_WORDS_FILE: Final = "text_words.npy"
+IMAGE_FILE: Final = "image.npy"
 CACHE_FOLDER: Final = Path(".cache") / "features"  # below the output folder, beside all runs
 BLOCK_ITEMS: Final = 256  # texts encoded and stored together
 BLOCKS_PER_ACTOR: Final = 4  # an actor loads a language model for seconds: fewer blocks are not worth one more
@@ -32,26 +36,53 @@ FloatTable = NDArray[np.float32]
 
 
 def run(context: StageContext) -> None:
-    """Write ``text.npy`` (N + 1, d), and for a pre-training domain ``text_words.npy`` where word drop is configured."""
-    config = context.config.features
+    """Write ``text.npy`` (N + 1, d), and what else is configured.
+
+    That is ``image.npy`` (N + 1, d'), and for a pre-training domain ``text_words.npy``, the copy with word drop.
+
+    Raises:
+        ConfigError: the section `features` is missing, or pictures are configured and the run's own data has none.
+    """
+    config, images = context.config.features, context.config.images
     if config is None:
         raise ConfigError("features: not configured; add a section `features` to encode item texts")
-    prepared = PreparedSet(context.input("/".join(filter(None, ("prepare", context.name)))))
+    folder = context.input("/".join(filter(None, ("prepare", context.name))))
+    prepared = PreparedSet(folder)
     wanted = {TEXT_FILE: prepared.texts}
     if config.word_drop is not None and context.name:
         wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
+    cache_folder = Path(context.config.output) / CACHE_FOLDER
+    gpu = use_gpu(context.config.cluster, available("GPU"))
     encoded = encode_texts(
         [text for texts in wanted.values() for text in texts],
         config,
-        Path(context.config.output) / CACHE_FOLDER,
+        cache_folder,
         context.progress,
-        gpu=use_gpu(context.config.cluster, _available("GPU")),
+        gpu=gpu,
         timing=context.timing,
     )
     for part, (name, texts) in enumerate(wanted.items()):
         vectors = encoded[part * len(texts) : (part + 1) * len(texts)]
+        if images is not None:  # beside pictures, no text must be known as such, and not as the vector of nothing
+            vectors = vectors * np.array([bool(text) for text in texts], np.float32)[:, None]
         padding = np.zeros((1, encoded.shape[1]), np.float32)
         np.save(context.folder / name, np.concatenate([padding, vectors]), allow_pickle=False)
+    if images is not None:
+        _write_images(context, images, folder, cache_folder, gpu)
+
+
+def _write_images(context: StageContext, config: ImageConfig, prepared: Path, cache_folder: Path, gpu: bool) -> None:
+    """Write ``image.npy``, and to the manifest how many items have no vector and why."""
+    table = image_table(prepared, config, cache_folder, context.progress, gpu=gpu)
+    if table is None and not context.name:
+        raise ConfigError("images: the input has no pictures; set input.images or input.item_columns.image")
+    counts: dict[str, Any] = {"images": "the domain has none"}
+    if table is not None:
+        np.save(context.folder / IMAGE_FILE, table.vectors, allow_pickle=False)
+        context.timing.update(table.timing)
+        counts = {"images": table.counts}
+    text = json.dumps(counts, indent=2, sort_keys=True) + "\n"
+    (context.folder / EXTRA_MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
 def encode_texts(
@@ -119,27 +150,15 @@ def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> 
     """Blocks with their vectors, in the order in which they are done."""
     if not blocks:
         return
-    kind = "GPU" if device == "cuda" else "CPU"
-    slots = int(_available(kind))
-    if kind == "CPU":
-        slots -= 1  # Ray Data's own tasks need a place too
-    actors = max(1, min(slots, len(blocks) // BLOCKS_PER_ACTOR))
     encoded = ray.data.from_arrow([pa.table({TEXT: block}) for block in blocks]).map_batches(
         _BlockEncoder,
         batch_size=BLOCK_ITEMS,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=actors),
         fn_constructor_args=(config.model_dump(), device),
-        num_cpus=1 if kind == "CPU" else 0,
-        num_gpus=1 if kind == "GPU" else 0,
+        **pool_options(device, len(blocks), BLOCKS_PER_ACTOR),
     )
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield _unpack(cast(pa.Table, table))
-
-
-def _available(kind: str) -> float:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources.get(kind, 0.0)
 
 
 def _unpack(table: pa.Table) -> tuple[list[str], FloatTable]:

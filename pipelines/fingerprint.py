@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow.fs as pafs
 
 from components.artifacts.format import file_hash
+from components.data.item_images import image_files
 from components.data.sources import Source, find_sources
 from components.errors import DataError
+from components.schema import MANIFEST_FILE
 from pipelines.cache import canonical_json
 
 if TYPE_CHECKING:
@@ -28,28 +30,36 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
     for node in nodes:
         if node.stage == "prepare":
             source = config.source(node.domain)
-            paths = [source.input.interactions, source.input.items, source.input.images]
-            found[node.name] = data_fingerprint(source.data, [path for path in paths if path])
+            paths = [source.input.interactions, source.input.items]
+            found[node.name] = data_fingerprint(source.data, [path for path in paths if path], source.input.images)
         elif node.stage == "teach":
-            values = config.teachers[node.suffix].arguments.values()
-            files = [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
-            if files:  # a teacher that was trained elsewhere
+            teacher = config.teachers[node.suffix]
+            values = [value for value in teacher.arguments.values() if isinstance(value, str)]
+            if isinstance(teacher.pretrained, str):
+                values.append(f"{teacher.pretrained}/{MANIFEST_FILE}")
+            files = [Path(value) for value in values if Path(value).is_file()]
+            if files:  # a teacher that was trained, or pre-trained, elsewhere
                 found[node.name] = _digest([file_hash(file) for file in files])
     return found
 
 
-def data_fingerprint(data: str, paths: Iterable[str]) -> str:
-    """sha256 over place below `data`, size and content of every file that `paths` mean.
+def data_fingerprint(data: str, paths: Iterable[str], images: str | None = None) -> str:
+    """sha256 over place below `data`, size and content of every file that `paths` and `images` mean.
 
-    A path that means no file is part of the identity: the stage that reads it says what is wrong.
+    A path that means no file is part of the identity: the stage that reads it says what is wrong. Files that an item
+    table names by path are no part of it.
     """
-    identities = []
-    for path in paths:
-        try:
-            identities.append([_identity(source) for source in find_sources(data, path, "input")])
-        except DataError:
-            identities.append([[path, MISSING]])
+    identities = [_identities(path, lambda path: find_sources(data, path, "input")) for path in paths]
+    if images:
+        identities.append(_identities(images, lambda path: image_files(data, path)))
     return _digest(identities)
+
+
+def _identities(path: str, find: Callable[[str], list[Source]]) -> list[list[str | int]]:
+    try:
+        return [_identity(source) for source in find(path)]
+    except DataError:
+        return [[path, MISSING]]
 
 
 def _identity(source: Source) -> list[str | int]:

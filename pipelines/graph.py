@@ -20,6 +20,7 @@ HOW: Final = {
     "prepare": {"partitions", "fast_path_rows", "shuffle_strategy"},
     "training": {"checkpoint_seconds"},
     "features": {"batch_tokens"},
+    "images": {"batch_size"},
 }
 
 
@@ -85,6 +86,8 @@ def _data_nodes(config: RunConfig) -> list[Node]:
         nodes.append(Node("prepare", domain, (), part, _seed(config), domain))
         if config.features:
             part = {"features": _json(config.features, "features")}
+            if config.images:
+                part["images"] = _json(config.images, "images")
             nodes.append(Node("features", domain, (nodes[-1].name,), part, _seed(config), domain))
     return nodes
 

@@ -101,6 +101,8 @@ def _contradictions(data: Mapping[str, Any]) -> Found:
     seeds = data.get("seeds")
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) != len(seeds):
         yield ("seeds",), f"a seed is there twice: {seeds}"
+    if data.get("images") is not None and data.get("features") is None:
+        yield ("images",), "needs the section `features` (of texts) beside it; `features: {}` takes its defaults"
     yield from _wrong_baselines(data)
     yield from _wrong_teachers(data)
     yield from _wrong_variants(data)

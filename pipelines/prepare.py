@@ -25,6 +25,7 @@ from components.data.timestamps import SECOND, parse_time
 from components.errors import DataError
 from components.schema import (
     COUNT,
+    IMAGE,
     ITEM_ID,
     ITEMS_FILE,
     MANIFEST_FILE,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pipelines.stages import StageContext
 
 AUDIT_FILE = "audit.json"
+IMAGE_GROUP = 256  # items whose pictures lie together in the prepared set
 SPLIT_COUNTS = ("training_interactions", "valid_cases", "test_cases", "items_without_training")
 Counts = dict[str, Any]
 
@@ -199,7 +201,8 @@ def _write(partitions: Partitions, items: ItemTable, core: Core, summary: Tally,
     users = summary.dense("users", partitions.num_ranges)
     first_user = 1 + np.concatenate([[0], np.cumsum(users)[:-1]])
     catalog = numbered_items(items.frame, numbers, train_counts)
-    catalog.write_parquet(folder / ITEMS_FILE)
+    # Small row groups where there are pictures: whoever encodes them reads one group at a time.
+    catalog.write_parquet(folder / ITEMS_FILE, row_group_size=IMAGE_GROUP if IMAGE in catalog.columns else None)
     written = tally(partitions, write_parts, numbers, first_user, folder / SEQUENCES_FOLDER)
     interactions = summary.scalar("interactions")
     size = {"users": int(users.sum()), "num_items": catalog.height, "interactions": interactions}

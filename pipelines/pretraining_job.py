@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from components.artifacts.models import registry_of
-from components.data.batching import TrainingBatches
+from components.data.batching import Batch, TrainingBatches
 from components.data.prepared import PreparedSet
 from components.errors import ArtifactError
 from components.evaluation.validation import validation_metric
 from components.model import Catalog
+from components.teachers.content import ContentRanker
+from components.teachers.multimodal_pretraining import MultimodalObjective, add_merged_users
 from components.teachers.pretraining import ContrastiveConfig, ContrastiveObjective, Domain, merge_domains
-from components.teachers.unisrec import UniSRec
+from components.teachers.unim2rec import UniM2Rec
 from components.training.loop import Observer, Trainer, World
 from components.training.seeds import seed_everything
-from pipelines.features import TEXT_FILE, TEXT_WORDS_FILE
+from pipelines.features import IMAGE_FILE, TEXT_FILE, TEXT_WORDS_FILE
 from pipelines.training_job import METRIC, Job, finish
 
-PRETRAINABLE = ("unisrec",)
+MULTIMODAL = "unim2rec"
+PRETRAINABLE = (MULTIMODAL, "unisrec")
 INDUCTIVE = {"mode": "inductive", "tune": "full"}  # pre-training has no use for vectors of its own items
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DomainFolders:
-    """Where one domain lies: its name, its prepared set and its text vectors."""
+    """Where one domain lies: its name, its prepared set, its text vectors and, if it has any, image vectors."""
 
     name: str
     prepared: Path
     features: Path
 
     def read(self) -> Domain:
-        """Sequences and text vectors in memory.
+        """Sequences and vectors in memory.
 
         Raises:
             ArtifactError: the text vectors are missing.
@@ -45,7 +52,8 @@ class DomainFolders:
         text = _table(self.features / TEXT_FILE)
         if text is None:
             raise ArtifactError(f"{self.features / TEXT_FILE}: missing; run again with --from features")
-        return Domain(self.name, prepared.sequences, text, _table(self.features / TEXT_WORDS_FILE))
+        dropped, image = _table(self.features / TEXT_WORDS_FILE), _table(self.features / IMAGE_FILE)
+        return Domain(self.name, prepared.sequences, text, dropped, image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +71,16 @@ class PretrainingJob(Job):
     def run(self, world: World, observer: Observer | None = None) -> dict[str, float]:
         """See `Job.run`."""
         torch.set_num_threads(self.threads)
-        merged = merge_domains([domain.read() for domain in self.domains])
+        merged = self._read()
         model, catalog = self._build(merged)
         model.to(world.device)
-        dropped = None if merged.dropped_text is None else torch.from_numpy(merged.dropped_text)
         trainer = Trainer(
             model,
             TrainingBatches(
                 merged.sequences, model.max_length, self.training.batch_size, self.training.windows, self.seed
             ),
             self.training,
-            objective=ContrastiveObjective(model, self.contrastive, dropped),
+            objective=self._objective(model, merged),
             validate=self._validation(model, merged),
             folder=self.work,
             world=world,
@@ -83,18 +90,38 @@ class PretrainingJob(Job):
         history = trainer.fit()
         return finish(self, model, catalog, history, max(history.best, 0.0), world)
 
-    def _build(self, merged: Domain) -> tuple[UniSRec, Catalog]:
+    def _read(self) -> Domain:
+        """All domains as one; for UniM2Rec with the sequences of users over all domains."""
+        domains = [folders.read() for folders in self.domains]
+        if self.kind != MULTIMODAL:
+            return merge_domains([replace(domain, image=None) for domain in domains])
+        merged = merge_domains(domains)
+        users = [PreparedSet(folders.prepared).user_ids for folders in self.domains]
+        merged, added = add_merged_users(merged, domains, users)
+        logger.info("pre-training: %d users of several domains also have one sequence over all of them", added)
+        return merged
+
+    def _objective(self, model: ContentRanker, merged: Domain) -> Callable[[Batch], Tensor]:
+        if isinstance(model, UniM2Rec):
+            return MultimodalObjective(model, self.contrastive)
+        dropped = None if merged.dropped_text is None else torch.from_numpy(merged.dropped_text)
+        return ContrastiveObjective(model, self.contrastive, dropped)
+
+    def _build(self, merged: Domain) -> tuple[ContentRanker, Catalog]:
         """The model from the job's seed, for the items of all domains."""
         items = len(merged.text) - 1
         counts = np.bincount(merged.sequences.items, minlength=items + 1).astype(np.int64)
-        catalog = Catalog(items, len(merged.sequences), counts, merged.sequences, {"text": merged.text})
+        features = {"text": merged.text}
+        if merged.image is not None and self.kind == MULTIMODAL:
+            features["image"] = merged.image
+        catalog = Catalog(items, len(merged.sequences), counts, merged.sequences, features)
         seed_everything(self.seed)
         model = registry_of(self.family)[self.kind].make(catalog, self.arguments)
-        if not isinstance(model, UniSRec):
+        if not isinstance(model, ContentRanker):
             raise TypeError(f"{self.kind} cannot be pre-trained")
         return model, catalog
 
-    def _validation(self, model: UniSRec, merged: Domain) -> Callable[[], float] | None:
+    def _validation(self, model: ContentRanker, merged: Domain) -> Callable[[], float] | None:
         """Ranking of all domains' items on the validation parts; None where no user has one."""
         cases = merged.sequences.cases("valid")
         if len(cases) == 0:

@@ -73,7 +73,7 @@ class TrainingJob(Job):
 
     Attributes:
         prepared: a prepared set; an annotated one where the model is distilled.
-        features: folder with ``text.npy``, for models that read text.
+        features: folder with ``text.npy`` and perhaps ``image.npy``, for models that read content.
         pretrained: artifact of the pre-trained model to start from.
         distillation: how it is distilled; None trains it alone.
     """
@@ -153,7 +153,10 @@ def build(job: TrainingJob) -> Built:
 
 
 def _features(folder: Path | None) -> dict[str, Any]:
-    return {} if folder is None else {"text": np.load(folder / "text.npy", allow_pickle=False)}
+    if folder is None:
+        return {}
+    files = {name: folder / f"{name}.npy" for name in ("text", "image")}
+    return {name: np.load(file, allow_pickle=False) for name, file in files.items() if file.is_file()}
 
 
 def _validation(job: TrainingJob, built: Built) -> Callable[[], float]:

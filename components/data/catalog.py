@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import polars as pl
-import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
 from components.data.cleaning import clean
 from components.data.formats import column_names, read_batches
+from components.data.item_images import read_images, resolve_image_column
 from components.data.item_text import item_text
 from components.data.presets import TableFormat, get_preset
 from components.data.readers import InputConfig, missing_column
-from components.data.sources import Source, find_sources, locate
+from components.data.sources import Source, find_sources
 from components.errors import DataError
 from components.schema import COUNT, IMAGE, ITEM, ITEM_ID, TEXT
 
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp")
 RESERVED: Final = (ITEM, COUNT, TEXT)  # columns of the prepared set; the user's own of these names only make the text
 _SHOWN: Final = 3  # ids in a message
 
@@ -60,9 +58,10 @@ def read_items(data: str, config: InputConfig, ids: pl.Series) -> ItemTable:
         catalog = catalog.with_columns(pl.col(TEXT).fill_null(""))
         counts["items_without_text"] = catalog.filter(pl.col(TEXT) == "").height
     if config.images is not None:
-        catalog = catalog.drop(IMAGE, strict=False).join(
-            _images(data, config, catalog), on=ITEM_ID, how="left", maintain_order="left"
-        )
+        images = read_images(data, config, catalog)
+        catalog = catalog.drop(IMAGE, strict=False).join(images.frame, on=ITEM_ID, how="left", maintain_order="left")
+        counts |= images.counts
+    if IMAGE in catalog.columns and (config.images is not None or IMAGE in config.item_columns):
         counts["items_without_image"] = catalog[IMAGE].null_count()
     return ItemTable(catalog, counts, text_columns)
 
@@ -93,7 +92,14 @@ def _item_file(data: str, config: InputConfig, catalog: pl.DataFrame) -> tuple[p
         "repeated_rows_in_item_file": rows.height - unique.height,
         "items_missing_from_item_file": catalog.height - unique.height,
     }
-    return _with_text(unique, text_columns, image), counts, text_columns
+    described = _with_text(unique, text_columns, image)
+    if image is not None:
+        images = resolve_image_column(described, sources[0], image)
+        described = described.drop(IMAGE).join(
+            images.frame.select(ITEM_ID, IMAGE), on=ITEM_ID, how="left", maintain_order="left"
+        )
+        counts |= images.counts
+    return described, counts, text_columns
 
 
 def _identified(source: Source, form: TableFormat, columns: list[str], id_column: str) -> Iterator[pl.DataFrame]:
@@ -162,36 +168,3 @@ def numbered_items(items: pl.DataFrame, numbers: NDArray[np.int32], train_counts
     """The catalogue as it is written: item, item_id, count, text, the user's own columns; in the order of numbers."""
     numbered = items.with_columns(pl.Series(ITEM, numbers), pl.Series(COUNT, train_counts)).filter(pl.col(ITEM) > 0)
     return numbered.select(ITEM, ITEM_ID, COUNT, TEXT, pl.exclude(ITEM, ITEM_ID, COUNT, TEXT)).sort(ITEM)
-
-
-# Pictures
-
-
-def _images(data: str, config: InputConfig, catalog: pl.DataFrame) -> pl.DataFrame:
-    """``item_id`` and ``image`` (bytes) of the catalogued items."""
-    filesystem, path = locate(data, str(config.images))
-    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
-        return _image_folder(filesystem, path, catalog)
-    source = find_sources(data, str(config.images), "input.images")[0]
-    names = column_names(source, TableFormat())
-    wanted = {ITEM_ID: config.item_columns.get(ITEM_ID, ITEM_ID), IMAGE: config.item_columns.get(IMAGE, IMAGE)}
-    for column, name in wanted.items():
-        if name not in names:
-            raise missing_column(column, name, names, source.name, "input.item_columns")
-    parts = [
-        batch.rename({wanted[IMAGE]: IMAGE}).join(catalog, on=ITEM_ID, how="semi")
-        for batch in _identified(source, TableFormat(), list(wanted.values()), wanted[ITEM_ID])
-    ]
-    return pl.concat(parts).unique(ITEM_ID, keep="first", maintain_order=True)
-
-
-def _image_folder(filesystem: pafs.FileSystem, path: str, catalog: pl.DataFrame) -> pl.DataFrame:
-    """Pictures in files called by item id: ``B000123.jpg``."""
-    infos = filesystem.get_file_info(pafs.FileSelector(path))
-    files = {Path(info.path).stem: info.path for info in infos if Path(info.path).suffix.lower() in PICTURES}
-    known = [name for name in catalog[ITEM_ID] if name in files]
-    pictures = []
-    for name in known:
-        with filesystem.open_input_stream(files[name]) as stream:
-            pictures.append(stream.read())
-    return pl.DataFrame({ITEM_ID: known, IMAGE: pictures}, schema={ITEM_ID: pl.String, IMAGE: pl.Binary})

@@ -30,10 +30,11 @@ class InputConfig(BaseModel):
     Attributes:
         interactions: a file, a folder or a glob below the data root, or a URI such as ``s3://bucket/log/*.parquet``.
         items: the item file or files; None where there are none.
-        images: a Parquet file with the item id and the bytes of a picture, or a folder of files called by item id.
+        images: a folder of files called by item id, a Parquet file of item ids beside bytes or ready vectors, or
+            vectors as ``.npz`` (`item_id`, `vector`) or ``.npy`` (ids beside it in ``.ids.txt``).
         preset: names and separators of a public data set.
         columns: our column name -> the log's; ``""`` ignores a column that the log has.
-        item_columns: ``item_id`` and ``image`` -> the item file's.
+        item_columns: ``item_id`` and ``image`` -> the item file's; an ``image`` of texts holds paths beside that file.
         text_columns: make the item text, in this order; empty takes the usual ones that exist.
     """
 

@@ -57,8 +57,13 @@ def resolve_precision(config: TextConfig, device: str = "cpu") -> Precision:
 
     On one core with AMX, MiniLM encodes about 3 times as many items per second in bf16; cosines to fp32 exceed 0.9999.
     """
-    if config.precision != "auto":
-        return config.precision
+    return resolve_precision_name(config.precision, device)
+
+
+def resolve_precision_name(precision: Literal["auto", "fp32", "bf16"], device: str = "cpu") -> Precision:
+    """`precision`, or what ``auto`` means on `device`."""
+    if precision != "auto":
+        return precision
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     cpu: Any = torch.cpu  # these probes have no public name yet
@@ -70,14 +75,14 @@ def settings_key(config: TextConfig, device: str = "cpu") -> str:
     settings = config.model_dump(include={"max_tokens", "pooling", "normalize"})
     settings |= {"version": ENCODING_VERSION, "precision": resolve_precision(config, device)}
     path = Path(resolve_model(config.model))
-    settings["model"] = _fingerprint(path) if path.is_dir() else config.model
+    settings["model"] = fingerprint_folder(path) if path.is_dir() else config.model
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _fingerprint(folder: Path) -> str:
-    """Hash of a local model: its weights, tokenizer and configuration."""
+def fingerprint_folder(folder: Path) -> str:
+    """Hash of a local model: its weights, tokenizer or image processor, and configuration."""
     digest = hashlib.sha256()
-    names = ("config.json", "tokenizer.json", "vocab.txt", *WEIGHTS)
+    names = ("config.json", "preprocessor_config.json", "tokenizer.json", "vocab.txt", *WEIGHTS)
     for path in sorted({path for name in names for path in folder.glob(name)}):
         digest.update(path.name.encode())
         with path.open("rb") as file:

@@ -127,9 +127,9 @@ class ContentRanker(Ranker):
         """Take the tensors of a saved model, also those of an inductive one for another number of items."""
         if self.items.item_embedding is None:
             for name in self.items.content:
-                saved = tensors.get(f"items.{name}")
-                if saved is not None:
-                    setattr(self.items, name, getattr(self.items, name).new_empty(saved.shape))
+                saved, own = tensors.get(f"items.{name}"), getattr(self.items, name)
+                if saved is not None and own is not None:
+                    setattr(self.items, name, own.new_empty(saved.shape))
             self.num_items = self.items.num_items
         self.load_state_dict(dict(tensors))
         self._kept = None

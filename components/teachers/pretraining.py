@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.data.flat_sequences import Sequences
+from components.errors import ConfigError
 from components.schema import PAD
 from components.teachers.content import ContentRanker
 from components.teachers.heads import unit
@@ -31,6 +32,7 @@ class ContrastiveConfig(BaseModel):
     )
     word_drop: float = Field(0.2, ge=0, le=1, description="or takes each item's word-dropped text at this rate")
     item_drop_share: float = Field(0.9, ge=0, le=1, description="share of batches with item drop, not word drop")
+    alignment_weight: float = Field(0.1, ge=0, description="unim2rec: weight of the alignment of texts and pictures")
     compat: bool = Field(
         False, description="keep masked pairs in the denominator as exp(0), as the published code; false removes them"
     )
@@ -153,12 +155,14 @@ class Domain:
         sequences: its sequences.
         text: (N + 1, d) text vectors of its items.
         dropped_text: (N + 1, d) the same with some words left out, or None.
+        image: (N + 1, d') image vectors of its items, zero where an item has none; None where no item has any.
     """
 
     name: str
     sequences: Sequences
     text: NDArray[np.float32]
     dropped_text: NDArray[np.float32] | None = None
+    image: NDArray[np.float32] | None = None
 
 
 def merge_domains(domains: Sequence[Domain]) -> Domain:
@@ -180,7 +184,25 @@ def merge_domains(domains: Sequence[Domain]) -> Domain:
         sequences=sequences,
         text=_stack([domain.text for domain in domains]),
         dropped_text=_stack(dropped) if len(dropped) == len(domains) else None,
+        image=_stack_images(domains),
     )
+
+
+def _stack_images(domains: Sequence[Domain]) -> NDArray[np.float32] | None:
+    """Image vectors of all domains below each other, zeros for a domain without any.
+
+    Raises:
+        ConfigError: two domains have vectors of different width.
+    """
+    widths = {domain.image.shape[1]: domain.name for domain in domains if domain.image is not None}
+    if len(widths) > 1:
+        shown = ", ".join(f"{name} {width}" for width, name in widths.items())
+        raise ConfigError(f"pretrain.domains: image vectors of different width ({shown}); use one encoder for all")
+    if not widths:
+        return None
+    width = next(iter(widths))
+    blank = [np.zeros((len(domain.text), width), np.float32) for domain in domains]
+    return _stack([blank[k] if domain.image is None else domain.image for k, domain in enumerate(domains)])
 
 
 def _stack(tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

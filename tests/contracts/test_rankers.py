@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +36,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
     "sasrec": [{"norm": "post"}, {"norm": "pre"}],
     "markov": [{}, {"window": 3}],
     "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
+    "unim2rec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
 }
 HISTORIES = [[1, 5, 9, 13], [2], [3, 7, 11, 15, 19, 23], [24, 4]]
 
@@ -64,7 +66,15 @@ class Subject:
 def catalog() -> Catalog:
     sequences, known = planted()
     training = np.concatenate([sequences.training_items(row) for row in range(len(sequences))])
-    return replace(known, counts=np.bincount(training, minlength=known.num_items + 1))
+    counts = np.bincount(training, minlength=known.num_items + 1)
+    return replace(known, counts=counts, features={**known.features, "image": pictures(known.num_items)})
+
+
+def pictures(num_items: int) -> NDArray[np.float32]:
+    """Image vectors; every third item has none."""
+    vectors = np.random.default_rng(5).normal(size=(num_items + 1, 6)).astype(np.float32)
+    vectors[::3] = 0.0
+    return vectors
 
 
 def subjects() -> Iterator[Any]:

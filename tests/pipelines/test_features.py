@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from components.errors import ConfigError
+from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT
 from pipelines import features
@@ -49,12 +50,14 @@ def prepared(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def context(folder: Path, config: TextConfig | None, name: str, source: Path) -> Any:
+def context(
+    folder: Path, config: TextConfig | None, name: str, source: Path, images: ImageConfig | None = None
+) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     cluster = SimpleNamespace(use_gpu=False, num_workers=1)
     node = f"prepare/{name}" if name else "prepare"
     return SimpleNamespace(
-        config=SimpleNamespace(features=config, output=str(folder / "runs"), cluster=cluster),
+        config=SimpleNamespace(features=config, images=images, output=str(folder / "runs"), cluster=cluster),
         name=name,
         folder=folder,
         input={node: source}.__getitem__,
