@@ -107,9 +107,7 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
     torch.set_num_threads(job.threads)
     built = build(job)
     model = built.model.to(world.device)
-    batches = TrainingBatches(
-        built.prepared.sequences, model.max_length, job.training.batch_size, job.training.windows, job.seed
-    )
+    batches = model.training_batches(built.prepared.sequences, job.training.batch_size, job.training.windows, job.seed)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return finish(job, model, built.catalog, History(), _validation(job, built)(), world)
     objective: Callable[[Batch], Tensor] = model.loss
@@ -126,6 +124,7 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
         world=world,
         observer=observer,
         metric=METRIC,
+        phases=model.phases(),
     )
     history = trainer.fit()
     report = distiller.report() if distiller else None
@@ -134,16 +133,17 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
 
 def build(job: TrainingJob) -> Built:
     """Read the data and build the model from the job's seed."""
-    prepared = PreparedSet(job.prepared)
+    prepared, spec = PreparedSet(job.prepared), registry_of(job.family)[job.kind]
     catalog = Catalog(
         num_items=prepared.num_items,
         num_users=len(prepared.sequences),
         counts=prepared.counts,
         sequences=prepared.sequences,
         features=_features(job.features),
+        attributes=prepared.attributes if spec.reads_attributes else None,
     )
     seed_everything(job.seed)
-    model = registry_of(job.family)[job.kind].make(catalog, job.arguments)
+    model = spec.make(catalog, job.arguments)
     if job.pretrained is not None:
         load = getattr(model, "load_pretrained", None)
         if load is None:

@@ -37,6 +37,16 @@ def item_text(fields: Iterable[Field]) -> str:
     return " ".join(filter(None, map(clean_field, fields)))
 
 
+def as_text(value: Field) -> str:
+    """One field as plain text, without markup; empty where there is nothing.
+
+    >>> as_text(["Toys", None, "Cats"]), as_text(3), as_text(None)
+    ('Toys Cats', '3', '')
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    return " ".join(filter(None, (_strip(str(part)) for part in parts if part is not None)))
+
+
 def _strip(text: str) -> str:
     plain = _TAGS.sub("", html.unescape(text)).replace('"', "")
     return _BREAKS.sub(" ", plain).strip()

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.data.flat_sequences import IntArray, Sequences
+from components.data.item_text import as_text
 from components.errors import ArtifactError
 from components.schema import (
     COUNT,
@@ -84,6 +85,14 @@ class PreparedSet:
             return [""] * self.num_items
         texts: list[str] = self.items[TEXT].fill_null("").to_list()
         return texts
+
+    @cached_property
+    def attributes(self) -> dict[str, list[str]]:
+        """One text per item, ``""`` where it has none, by text column, in the order of ``input.text_columns``."""
+        known = pq.read_schema(self.path / ITEMS_FILE).names
+        chosen = self.manifest.get("items", {}).get("text_columns") or [TEXT]
+        table = pq.read_table(self.path / ITEMS_FILE, columns=[name for name in chosen if name in known])
+        return {name: [as_text(value) for value in table[name].to_pylist()] for name in table.column_names}
 
     @cached_property
     def counts(self) -> IntArray:

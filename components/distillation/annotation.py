@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.data.batching import Batch, IntArray, TrainingBatches
+from components.data.batching import Batch, IntArray, PrefixBatches, TrainingBatches
 from components.data.flat_sequences import Sequences
 from components.model import Ranker
 
 TOKENS = 8192  # items that are encoded at once
+SINGLES = 2048  # histories that are given to a model at once that reads each alone; it cuts them further
 
 
 @torch.inference_mode()
 def training_states(model: Ranker, sequences: Sequences, device: torch.device | str = "cpu") -> NDArray[np.float16]:
     """(instances, d) states of `model` for every training instance, dropout off, fp16.
 
-    Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. One pass over a
-    window gives the states of all its positions. Users with more than L inputs take several windows that overlap by
+    Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. A model that is not
+    causal reads each history as a sequence of its own. Of a causal one, one pass over a window gives the states of all
+    its positions. Users with more than L inputs take several windows that overlap by
     half, and a state comes from the window in which its history is longer: it has seen at least the last L / 2 items.
 
     Args:
@@ -31,7 +34,8 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
     """
     model.eval()
     states = np.empty((sequences.num_instances, 0), np.float16)
-    for batch, fresh in _batches(sequences, model.max_length):
+    batches = _batches if model.causal else _single_batches
+    for batch, fresh in batches(sequences, model.max_length):
         found = model.states(batch.to(device))[fresh.to(device)].float().cpu().numpy()
         if not states.shape[1]:
             states = np.empty((sequences.num_instances, found.shape[1]), np.float16)
@@ -53,6 +57,22 @@ def _batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]
         column = batch.positions % batch.items.shape[1]
         yield batch, column >= torch.from_numpy(skip[chosen])[batch.rows]
         begin += size
+
+
+def _single_batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches of one history per row that together hold every instance, shortest first; all positions are kept."""
+    offsets = sequences.instance_offsets
+    instances = np.arange(sequences.num_instances)
+    rows = np.searchsorted(offsets, instances, side="right") - 1
+    seen = instances - offsets[rows] + 1  # items of each history
+    sizes = np.minimum(seen, length)
+    windows = np.stack([rows, seen - sizes, sizes], axis=1)
+    order = np.argsort(sizes, kind="stable")
+    batches = PrefixBatches(sequences, length, batch_size=1)
+    for begin in range(0, len(order), SINGLES):
+        chosen = order[begin : begin + SINGLES]
+        batch = replace(batches.batch(windows[chosen]), instances=torch.from_numpy(instances[chosen]))
+        yield batch, torch.ones(len(chosen), dtype=torch.bool)
 
 
 def overlapping_windows(inputs: IntArray, length: int) -> tuple[IntArray, IntArray]:

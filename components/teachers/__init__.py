@@ -2,8 +2,10 @@
 
 from components.model import ModelSpec
 from components.teachers import unim2rec, unisrec
+from components.teachers.recformer import model as recformer
 
 TEACHERS: dict[str, ModelSpec] = {
+    "recformer": ModelSpec(recformer.RecformerConfig, recformer.build, reads_attributes=True),
     "unim2rec": ModelSpec(unim2rec.UniM2RecConfig, unim2rec.build),
     "unisrec": ModelSpec(unisrec.UniSRecConfig, unisrec.build),
 }

@@ -23,6 +23,7 @@ from components.schema import PAD
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.training.seeds import seed_everything
+from tests.components.teachers.recformer.language_models import shared_bert
 from tests.components.teachers.worlds import planted
 
 SMALL = {
@@ -35,8 +36,13 @@ SMALL = {
 VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run of their own
     "sasrec": [{"norm": "post"}, {"norm": "pre"}],
     "markov": [{}, {"window": 3}],
-    "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
+    "recformer": [
+        {"freeze_words": False},
+        {"attention": "longformer", "window": 16, "batch_tokens": 300},
+        {"pooling": "avg"},
+    ],
     "unim2rec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
+    "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
 }
 HISTORIES = [[1, 5, 9, 13], [2], [3, 7, 11, 15, 19, 23], [24, 4]]
 
@@ -89,7 +95,10 @@ def subjects() -> Iterator[Any]:
 
 @pytest.fixture(params=subjects())
 def subject(request: pytest.FixtureRequest) -> Subject:
-    return request.param  # type: ignore[no-any-return]
+    subject: Subject = request.param
+    if "backbone" in subject.spec.config.model_fields:  # written only where it is needed
+        return replace(subject, arguments=subject.arguments | {"backbone": shared_bert(), "num_layers": 1})
+    return subject
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from components.data.flat_sequences import Sequences
 from components.model import Catalog
 
 TEXT_DIM = 16
+COLORS = ("red", "green", "blue", "black")  # the words of the tastes
 
 
 def planted(num_items: int = 24, num_users: int = 40, tastes: int = 4, seed: int = 0) -> tuple[Sequences, Catalog]:
@@ -28,4 +29,6 @@ def planted(num_items: int = 24, num_users: int = 40, tastes: int = 4, seed: int
         valid_end=(lengths - 1).astype(np.int32),
     )
     features = {"text": np.concatenate([np.zeros((1, TEXT_DIM)), text]).astype(np.float32)}
-    return sequences, Catalog(num_items, num_users, np.ones(num_items + 1, np.int64), sequences, features)
+    titles = [f"{COLORS[item % tastes]} {item}" for item in range(num_items)]
+    counts = np.ones(num_items + 1, np.int64)
+    return sequences, Catalog(num_items, num_users, counts, sequences, features, {"title": titles})

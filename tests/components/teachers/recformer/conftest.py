@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.components.teachers.recformer.language_models import tiny_bert
+from tests.components.teachers.recformer.language_models import shared_bert
 
 
 @pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+def bert() -> str:
     """Folder of a random BERT: width 16, 2 layers."""
-    return str(tiny_bert(tmp_path_factory.mktemp("bert")))
+    return shared_bert()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,3 +33,9 @@ def tiny_bert(folder: Path, *, hidden: int = 16, layers: int = 2, heads: int = 2
     BertModel(config).save_pretrained(folder)
     BertTokenizerFast(vocab=str(folder / "vocab.txt"), vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
+
+
+@cache
+def shared_bert() -> str:
+    """Folder of one tiny BERT for the whole test process: width 16, 2 layers."""
+    return str(tiny_bert(Path(tempfile.mkdtemp(prefix="bert"))))
