@@ -52,7 +52,9 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {
-    "rectools": Peer("rectools[torch]==0.17.0", ("pyarrow",)),  # pyarrow: pandas reads our Parquet log with it
+    "rectools": Peer(
+        "rectools[torch]==0.17.0", ("pyarrow<21",)
+    ),  # with which pandas reads our log; newer ones want numpy 2
     "replay": Peer("replay-rec[torch]==0.22.0"),
     "recbole": Peer(
         "recbole==1.2.1",

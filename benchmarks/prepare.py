@@ -107,7 +107,7 @@ class Watch:
         self._sample()
         self._before = sum(self._cpu.values())
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._loop)
+        self._thread = threading.Thread(target=self._loop, daemon=True)  # a contender that fails must end
         self._thread.start()
 
     def stop(self) -> dict[str, float]:

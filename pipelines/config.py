@@ -22,6 +22,7 @@ from pipelines.export import ExportConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
+MAX_OVERLAP: Final = 0.01
 COUNTING: Final = frozenset({"mostpop", "markov"})  # students that count: no seed changes them
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*$", max_length=64)]
@@ -49,11 +50,27 @@ class ModelChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ResourcesConfig(Section):
+    """What the training of one teacher asks of the cluster; what is null is as `cluster` says."""
+
+    num_workers: int | None = Field(default=None, ge=1)
+    use_gpu: bool | Literal["auto"] | None = None
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    gpus_per_worker: float | None = Field(default=None, gt=0)
+
+
 class TeacherConfig(ModelChoice):
-    """A teacher: a model, how it is tuned, and whether it starts from the weights of stage `pretrain`."""
+    """A teacher.
+
+    Attributes:
+        training: how it is tuned.
+        pretrained: start from the weights of stage `pretrain`; or the folder of a pre-trained artifact of any run.
+        resources: what its training asks of the cluster.
+    """
 
     training: TrainingConfig = TrainingConfig()
-    pretrained: bool = False
+    pretrained: bool | str = False
+    resources: ResourcesConfig = ResourcesConfig()
 
 
 class DomainConfig(Section):
@@ -65,11 +82,17 @@ class DomainConfig(Section):
 
 
 class PretrainConfig(Section):
-    """How teachers with ``pretrained: true`` learn from other domains first."""
+    """How teachers with ``pretrained: true`` learn from other domains first.
+
+    Attributes:
+        max_overlap: largest share of the run's own items that may also stand, by their text, in the domains. They are
+            left out of the domains; where there are more, the domains are probably not other ones.
+    """
 
     domains: dict[Name, DomainConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
+    max_overlap: float = Field(default=MAX_OVERLAP, ge=0, le=1)
 
 
 class ClusterConfig(Section):
@@ -81,7 +104,9 @@ class ClusterConfig(Section):
         num_workers: processes that train one model together.
         use_gpu: "auto" uses GPUs where the cluster has enough of them.
         cpus_per_worker: logical CPUs of one training worker.
-        max_parallel_teachers: teachers that train (or pre-train) at the same time.
+        gpus_per_worker: GPUs of one training worker where it uses any; several workers share a GPU at a fraction.
+        max_parallel_teachers: teachers that train (or pre-train) at the same time; None starts all, and those that find
+            no free place wait.
         max_parallel_students: students that train at the same time.
         object_store_mb: shared memory of the local session.
         temp_dir: folder of the local session's sockets and logs; keep it short.
@@ -92,7 +117,8 @@ class ClusterConfig(Section):
     num_workers: int = Field(default=1, ge=1)
     use_gpu: bool | Literal["auto"] = "auto"
     cpus_per_worker: float = Field(default=1.0, gt=0)
-    max_parallel_teachers: int = Field(default=2, ge=1)
+    gpus_per_worker: float = Field(default=1.0, gt=0)
+    max_parallel_teachers: int | None = Field(default=None, ge=1)
     max_parallel_students: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=512, ge=80)
     temp_dir: str | None = None
@@ -165,8 +191,13 @@ class RunConfig(Section):
     @property
     def domains(self) -> Mapping[str, DomainConfig]:
         """The pre-training domains that some teacher needs, by name."""
-        needed = any(teacher.pretrained for teacher in self.teachers.values())
+        needed = any(teacher.pretrained is True for teacher in self.teachers.values())
         return self.pretrain.domains if self.pretrain and needed else {}
+
+    def cluster_of(self, teacher: str) -> ClusterConfig:
+        """What the training of a teacher may use: the run's cluster with the teacher's own requests."""
+        wanted = self.teachers[teacher].resources.model_dump(exclude_none=True)
+        return self.cluster.model_copy(update=wanted)
 
     def students(self) -> Iterator[Variant]:
         """Every student that stage ``distill`` trains, baselines first."""

@@ -120,7 +120,8 @@ def logging_to(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _session(config: RunConfig) -> Iterator[None]:
-    with ray_session(config.cluster), interruptible():  # Ray puts handlers of its own in place of ours
+    others = {f"teachers.{name}.resources": config.cluster_of(name) for name in config.teachers}
+    with ray_session(config.cluster, others), interruptible():  # Ray puts handlers of its own in place of ours
         yield
 
 

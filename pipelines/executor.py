@@ -83,14 +83,17 @@ class Executor:
         self._running: dict[str, Node] = {}
         self._results: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
         self._failures: list[DistilrecError] = []
+        self._lost: set[str] = set()  # failed, or depending on what failed
         self._session_open = False
         self._run = self.config.folder.absolute()  # workers have another current folder
 
     def run(self) -> list[Decision]:
         """Run all that must run; return what was decided for each node.
 
+        A failed node stops only what depends on it: other teachers, for instance, go on and are kept.
+
         Raises:
-            DistilrecError: one error for all nodes that failed; nodes that were running have finished.
+            DistilrecError: one error for all nodes that failed; everything that does not depend on them has finished.
         """
         waiting = list(self.nodes)
         with ExitStack() as stack:
@@ -98,8 +101,7 @@ class Executor:
                 waiting = self._start_ready(waiting, stack)
                 if self._running:
                     self._take_result()
-                if self._failures:
-                    waiting = []
+                waiting = self._without_lost(waiting)
         if self._failures:
             raise joined(self._failures)
         return self.decisions
@@ -126,9 +128,16 @@ class Executor:
                 self._digests[node.name] = stored.digest if stored else ""
         return left
 
+    def _without_lost(self, waiting: list[Node]) -> list[Node]:
+        """The nodes that can still be reached: none of their inputs failed, or waits for one that did."""
+        for node in waiting:  # inputs come first
+            if not self._lost.isdisjoint(node.inputs):
+                self._lost.add(node.name)
+        return [node for node in waiting if node.name not in self._lost]
+
     def _has_place(self, node: Node) -> bool:
-        taken = Counter(running.stage for running in self._running.values())[node.stage]
-        return taken < parallel_limit(node.stage, self.config.cluster)
+        limit = parallel_limit(node.stage, self.config.cluster)
+        return limit is None or Counter(running.stage for running in self._running.values())[node.stage] < limit
 
     def _job(self, node: Node) -> Job:
         inputs = {name: self._digests[name] for name in node.inputs}
@@ -162,6 +171,7 @@ class Executor:
             self.board.end(name, f"done in {duration(_seconds(self._run, node))}")
         else:
             self._failures.append(failure(name, error, self._run))
+            self._lost.add(name)
             self.board.end(name, "failed")
 
 
@@ -183,9 +193,9 @@ def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunc
         shutil.rmtree(work.parent, ignore_errors=True)
 
 
-def parallel_limit(stage: str, cluster: ClusterConfig) -> int:
-    """How many nodes of a stage may run at the same time."""
-    limits = {
+def parallel_limit(stage: str, cluster: ClusterConfig) -> int | None:
+    """How many nodes of a stage may run at the same time; None: all."""
+    limits: dict[str, int | None] = {
         "pretrain": cluster.max_parallel_teachers,
         "teach": cluster.max_parallel_teachers,
         "distill": cluster.max_parallel_students,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HOW: Final = {
     "prepare": {"partitions", "fast_path_rows", "shuffle_strategy"},
     "training": {"checkpoint_seconds"},
+    "teacher": {"resources"},
     "features": {"batch_tokens"},
     "images": {"batch_size"},
 }
@@ -98,10 +99,10 @@ def _pretrain_nodes(config: RunConfig) -> list[Node]:
     part = {**_json(config.pretrain), "training": _json(config.pretrain.training, "training")}
     del part["domains"]  # their data reaches the key through the inputs
     stages = ("prepare", "features") if config.features else ("prepare",)
-    inputs = tuple(f"{stage}/{domain}" for domain in config.domains for stage in stages)
+    inputs = ("prepare", *(f"{stage}/{domain}" for domain in config.domains for stage in stages))
     nodes = []
     for name, teacher in config.teachers.items():
-        if teacher.pretrained:
+        if teacher.pretrained is True:
             model = {"kind": teacher.kind, "arguments": teacher.arguments}
             nodes.append(Node("pretrain", name, inputs, {"pretrain": part, **model}, _seed(config)))
     return nodes
@@ -113,9 +114,9 @@ def _teacher_nodes(config: RunConfig) -> list[Node]:
         inputs = ["prepare"]
         if config.features and teacher.kind != EXTERNAL:
             inputs.append("features")
-        if teacher.pretrained:
+        if teacher.pretrained is True:
             inputs.append(f"pretrain/{name}")
-        part = {**_json(teacher), "training": _json(teacher.training, "training")}
+        part = {**_json(teacher, "teacher"), "training": _json(teacher.training, "training")}
         nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, _seed(config)))
     if nodes:
         nodes.append(Node("annotate", "", ("prepare", *(node.name for node in nodes)), {}, _seed(config)))

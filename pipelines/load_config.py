@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from components.distillation.config import DistillationConfig
 from components.errors import UnknownNameError, nearest
+from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.teachers.external import EXTERNAL, ExternalConfig
@@ -122,6 +123,10 @@ def _wrong_teachers(data: Mapping[str, Any]) -> Found:
     for name, teacher in teachers.items():
         if _mapping(teacher).get("pretrained") is True and not data.get("pretrain"):
             yield ("teachers", name, "pretrained"), "true needs the section `pretrain` with its domains"
+        folder = _mapping(teacher).get("pretrained")
+        if isinstance(folder, str) and not (Path(folder) / MANIFEST_FILE).is_file():
+            message = f"no finished artifact at {folder!r}; give a folder such as runs/NAME/pretrain/TEACHER"
+            yield ("teachers", name, "pretrained"), message
     if data.get("distillation") is None:
         return
     if not teachers:

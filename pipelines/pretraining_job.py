@@ -41,9 +41,10 @@ class DomainFolders:
     name: str
     prepared: Path
     features: Path
+    left_out: tuple[int, ...] = ()  # numbers of items that nobody may have taken: those of the run's own catalog
 
     def read(self) -> Domain:
-        """Sequences and vectors in memory.
+        """Sequences, without the items that are left out, and vectors in memory.
 
         Raises:
             ArtifactError: the text vectors are missing.
@@ -53,7 +54,8 @@ class DomainFolders:
         if text is None:
             raise ArtifactError(f"{self.features / TEXT_FILE}: missing; run again with --from features")
         dropped, image = _table(self.features / TEXT_WORDS_FILE), _table(self.features / IMAGE_FILE)
-        return Domain(self.name, prepared.sequences, text, dropped, image)
+        sequences = prepared.sequences.without(np.array(self.left_out)) if self.left_out else prepared.sequences
+        return Domain(self.name, sequences, text, dropped, image)
 
 
 @dataclass(frozen=True, kw_only=True)

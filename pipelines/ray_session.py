@@ -32,18 +32,19 @@ WORKER_ENVIRONMENT: Final = {
 }
 
 
-def check_resources(cluster: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+def check_resources(cluster: ClusterConfig, nodes: Sequence[Mapping[str, float]], section: str = "cluster") -> None:
     """Refuse a request that the cluster can never satisfy, and one that would wait for itself forever.
 
     Args:
-        cluster: what the run asks for.
+        cluster: what is asked for.
         nodes: the resources of every live node, such as ``{"CPU": 4.0, "GPU": 1.0}``.
+        section: where the configuration asks for it.
 
     Raises:
         ResourceError: what was asked for, what exists, and what to change.
     """
     cpus = [node.get("CPU", 0.0) for node in nodes]
-    asked = f"cluster.num_workers={cluster.num_workers} with cluster.cpus_per_worker={cluster.cpus_per_worker:g}"
+    asked = f"{section}.num_workers={cluster.num_workers} with {section}.cpus_per_worker={cluster.cpus_per_worker:g}"
     exists = f"the cluster has {sum(cpus):g} CPUs on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     if cluster.cpus_per_worker > max(cpus, default=0.0):
         raise ResourceError(f"{asked}: {exists}, the largest node {max(cpus, default=0.0):g}; lower cpus_per_worker")
@@ -51,23 +52,27 @@ def check_resources(cluster: ClusterConfig, nodes: Sequence[Mapping[str, float]]
     if needed + DATA_CPUS > sum(cpus):
         raise ResourceError(
             f"{asked} takes {needed:g} CPUs and {DATA_CPUS:g} more must stay free for Ray Data, but {exists}; lower "
-            "cluster.num_workers or cluster.cpus_per_worker, or raise cluster.num_cpus (logical CPUs of this machine)"
+            f"{section}.num_workers or {section}.cpus_per_worker, or raise cluster.num_cpus (logical CPUs of this "
+            "machine)"
         )
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    if cluster.use_gpu is True and gpus < cluster.num_workers:
+    wanted = cluster.num_workers * cluster.gpus_per_worker
+    if cluster.use_gpu is True and gpus < wanted:
         raise ResourceError(
-            f"cluster.use_gpu=true with cluster.num_workers={cluster.num_workers} takes {cluster.num_workers} GPUs, "
-            f"but the cluster has {gpus:g}; lower cluster.num_workers or set cluster.use_gpu=auto"
+            f"{section}.use_gpu=true with {section}.num_workers={cluster.num_workers} takes {wanted:g} GPUs, "
+            f"but the cluster has {gpus:g}; lower {section}.num_workers or set {section}.use_gpu=auto"
         )
 
 
 def use_gpu(cluster: ClusterConfig, gpus: float) -> bool:
-    """Whether training workers get a GPU each, where the cluster has `gpus`."""
-    return gpus >= cluster.num_workers if cluster.use_gpu == "auto" else bool(cluster.use_gpu)
+    """Whether training workers use GPUs, where the cluster has `gpus`."""
+    if cluster.use_gpu == "auto":
+        return gpus >= cluster.num_workers * cluster.gpus_per_worker
+    return bool(cluster.use_gpu)
 
 
 def training_gpu(cluster: ClusterConfig) -> bool:
-    """Whether training workers get a GPU each in the session that is open now."""
+    """Whether training workers use GPUs in the session that is open now."""
     import ray
 
     resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -99,32 +104,43 @@ def cluster_address(cluster: ClusterConfig, environment: Mapping[str, str]) -> s
 
 
 @contextmanager
-def ray_session(cluster: ClusterConfig) -> Iterator[None]:
+def ray_session(cluster: ClusterConfig, others: Mapping[str, ClusterConfig] | None = None) -> Iterator[None]:
     """Hold a Ray session that fits the request; one that is already there is used and left running.
+
+    Args:
+        cluster: what the run asks for.
+        others: further requests by the section of the configuration that makes them.
 
     Raises:
         ResourceError: the cluster can never give what was asked for, or cannot be reached.
     """
+    requests = {"cluster": cluster, **(others or {})}
     address = cluster_address(cluster, os.environ)
     if address is None:
-        check_resources(cluster, [{"CPU": local_cpus(cluster), "GPU": math.inf}])  # before Ray takes its seconds
+        check(requests, [{"CPU": local_cpus(cluster), "GPU": math.inf}])  # before Ray takes its seconds
         prepare_environment(os.environ)
     import ray
 
     if ray.is_initialized():
-        check_resources(cluster, _node_resources(ray))
+        check(requests, _node_resources(ray))
         yield
         return
     folder = None if address else Path(tempfile.mkdtemp(prefix="dr", dir=cluster.temp_dir))
     try:
         _connect(ray, cluster, address, folder)
-        check_resources(cluster, _node_resources(ray))
+        check(requests, _node_resources(ray))
         _quiet(ray)
         yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(requests: Mapping[str, ClusterConfig], nodes: Sequence[Mapping[str, float]]) -> None:
+    """`check_resources` for every request, by section."""
+    for section, request in requests.items():
+        check_resources(request, nodes, section)
 
 
 def _connect(ray: Any, cluster: ClusterConfig, address: str | None, folder: Path | None) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 
+from components.artifacts.format import verify
+from components.artifacts.models import read_model_config
 from components.data.prepared import PreparedSet
-from components.errors import ConfigError
+from components.errors import ArtifactError, ConfigError
 from components.evaluation.metrics import metric_values
 from components.schema import METRICS_FILE
 from components.teachers.external import EXTERNAL, ExternalConfig, load_external
+from pipelines.config import MAX_OVERLAP
+from pipelines.overlap import compare_artifact
 from pipelines.stages import StageContext
 from pipelines.train_bridge import run_training
 from pipelines.training_job import METRIC, TrainingJob
@@ -32,10 +37,33 @@ def run(context: StageContext) -> None:
         folder=context.folder,
         work=context.work,
         features=context.inputs.get("features"),
-        pretrained=context.inputs.get(f"pretrain/{context.name}"),
+        pretrained=_pretrained(context),
         mask_history=context.config.evaluate.mask_history,
     )
-    context.timing.update(run_training(job, context.config.cluster, context.progress))
+    context.timing.update(run_training(job, context.config.cluster_of(context.name), context.progress))
+
+
+def _pretrained(context: StageContext) -> Path | None:
+    """The pre-trained artifact to start from: this run's own, or that of another run.
+
+    Raises:
+        ArtifactError: the other run's artifact is damaged or of another kind.
+        DataError: it learnt from too many of the run's own items.
+    """
+    config, teacher = context.config, context.config.teachers[context.name]
+    if not isinstance(teacher.pretrained, str):
+        return context.inputs.get(f"pretrain/{context.name}")
+    folder = Path(teacher.pretrained)
+    verify(folder)
+    kind = read_model_config(folder).kind
+    if kind != teacher.kind:
+        raise ArtifactError(f"teachers.{context.name}.pretrained: {folder} holds a {kind}, expected a {teacher.kind}")
+    overlap = compare_artifact(PreparedSet(context.input("prepare")), folder)
+    limit = config.pretrain.max_overlap if config.pretrain else MAX_OVERLAP
+    overlap.check(limit, f"{folder} knows what this run is tested on; pre-train without those domains")
+    if overlap.found:
+        context.progress.note(overlap.describe())
+    return folder
 
 
 def take_external(context: StageContext) -> None:

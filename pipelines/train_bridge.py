@@ -107,7 +107,7 @@ def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[s
     job = replace(job, threads=max(1, int(cluster.cpus_per_worker)))
     if cluster.num_workers == 1:
         task = ray.remote(_alone).options(
-            num_cpus=cluster.cpus_per_worker, num_gpus=1 if gpu else 0, max_retries=MAX_FAILURES
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker if gpu else 0, max_retries=MAX_FAILURES
         )
         future = task.remote(job, mailbox)
     else:
@@ -140,7 +140,7 @@ def _alone(job: Job, mailbox: Any) -> dict[str, float]:
 
 def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
     """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
     worker: Any = _worker  # its return value reaches `Result.return_value`, which the annotations do not know yet
     trainer = TorchTrainer(
         worker,

@@ -56,6 +56,20 @@ class Sequences:
         """Number of training instances (history, target)."""
         return int(self.instance_offsets[-1])
 
+    def without(self, items: IntArray) -> Sequences:
+        """The same users without any interaction with `items`; each part keeps what is left of it."""
+        kept = ~np.isin(self.items, items)
+        before = np.concatenate([[0], np.cumsum(kept)])  # (I + 1,) kept places before each
+        starts = before[self.offsets[:-1]]
+        return Sequences(
+            users=self.users,
+            offsets=before[self.offsets],
+            items=self.items[kept],
+            train_end=(before[self.offsets[:-1] + self.train_end] - starts).astype(np.int32),
+            valid_end=(before[self.offsets[:-1] + self.valid_end] - starts).astype(np.int32),
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+        )
+
     def training_items(self, row: int) -> NDArray[np.int32]:
         """The training part of user row `row`."""
         start = self.offsets[row]

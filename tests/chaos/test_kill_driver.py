@@ -52,16 +52,16 @@ def write_config(folder: Path, world: Path) -> Path:
     return file
 
 
-def start(config: Path) -> subprocess.Popen[str]:
+def start(config: Path, *overrides: str) -> subprocess.Popen[str]:
     """A driver in a process of its own, with a Ray session of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "pipelines", "run", str(config)]
+    command = [sys.executable, "-m", "pipelines", "run", str(config), *overrides]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
-def finish(config: Path) -> str:
+def finish(config: Path, *overrides: str) -> str:
     """Run to the end; what it said."""
-    process = start(config)
+    process = start(config, *overrides)
     _, said = process.communicate(timeout=15 * MINUTES)
     assert process.returncode == 0, said
     return said

@@ -111,7 +111,7 @@ MISTAKES: dict[str, tuple[str, str, int, list[str]]] = {
         "training:\n  epochs: 3",
         "teachers:\n  a:\n    kind: unisrek",
         7,
-        ["teachers.a.kind: unknown teacher 'unisrek'; known: external, unim2rec, unisrec"],
+        ["teachers.a.kind: unknown teacher 'unisrek'; known: external, recformer, unim2rec, unisrec"],
     ),
     "unknown baseline": (
         "training:\n  epochs: 3",

@@ -12,7 +12,7 @@ from pipelines.config import RunConfig
 from pipelines.executor import timing_file
 from pipelines.stages import StageContext
 from tests.pipelines.fake_stages import FakeStages, manifests
-from tests.pipelines.run_configs import PLAIN_RUN, make_config
+from tests.pipelines.run_configs import FULL, PLAIN_RUN, make_config
 
 ALL = ["prepare", "distill/mostpop/seed-0", "distill/plain/seed-0", "evaluate", "export"]
 
@@ -193,6 +193,34 @@ def test_others_finish_when_one_fails_and_all_failures_are_shown(tmp_path: Path)
     stages.before = {}
     stages.run()
     assert "distill/plain/seed-2" not in stages.ran
+
+
+def test_a_failed_teacher_stops_only_what_needs_it(tmp_path: Path) -> None:
+    stages = FakeStages(make_config(tmp_path, FULL, "cluster.max_parallel_teachers=1"))
+
+    def fail(_: StageContext) -> None:
+        raise RuntimeError("no luck")
+
+    stages.before["pretrain/text"] = fail  # runs first; nothing else has started then
+    with pytest.raises(StageError, match=r"^pretrain/text: RuntimeError: no luck"):
+        stages.run()
+    first = set(stages.ran)
+    assert {"teach/id", "distill/plain/seed-0", "distill/markov/seed-0"} <= first
+    assert not first & {"teach/text", "annotate", "distill/prm-kd/seed-0", "evaluate", "export"}
+    stages.before = {}
+    stages.run()
+    assert {"pretrain/text", "teach/text", "annotate", "export"} <= set(stages.ran)
+    assert first & set(stages.ran) == {"pretrain/text"}
+
+
+def test_all_teachers_start_together_unless_limited(tmp_path: Path) -> None:
+    teachers = "teachers={a: {kind: unisrec}, b: {kind: unisrec}, c: {kind: unisrec}}"
+    stages = FakeStages(make_config(tmp_path, FULL, teachers))
+    barrier = threading.Barrier(3, timeout=20)  # breaks where fewer than three run at once
+    for name in "abc":
+        stages.before[f"teach/{name}"] = lambda _: barrier.wait()
+    stages.run()
+    assert {"teach/a", "teach/b", "teach/c"} <= set(stages.ran)
 
 
 def test_nodes_of_a_stage_run_side_by_side_up_to_the_limit(tmp_path: Path) -> None:

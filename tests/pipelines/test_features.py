@@ -50,9 +50,7 @@ def prepared(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def context(
-    folder: Path, config: TextConfig | None, name: str, source: Path, images: ImageConfig | None = None
-) -> Any:
+def context(folder: Path, config: TextConfig | None, name: str, source: Path, images: ImageConfig | None = None) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     cluster = SimpleNamespace(use_gpu=False, num_workers=1)
     node = f"prepare/{name}" if name else "prepare"

@@ -16,7 +16,7 @@ FULL_GRAPH = {
     "features/food": ("prepare/food",),
     "prepare/arts": (),
     "features/arts": ("prepare/arts",),
-    "pretrain/text": ("prepare/food", "features/food", "prepare/arts", "features/arts"),
+    "pretrain/text": ("prepare", "prepare/food", "features/food", "prepare/arts", "features/arts"),
     "teach/text": ("prepare", "features", "pretrain/text"),
     "teach/id": ("prepare", "features"),
     "annotate": ("prepare", "teach/text", "teach/id"),
@@ -118,7 +118,7 @@ def test_a_default_that_is_written_out_changes_nothing(tmp_path: Path) -> None:
 def test_select_takes_a_stage_and_what_it_needs(tmp_path: Path) -> None:
     nodes = build_graph(make_config(tmp_path, FULL))
     names = {node.name for node in select(nodes, "pretrain")}
-    assert names == {"prepare/food", "features/food", "prepare/arts", "features/arts", "pretrain/text"}
+    assert names == {"prepare", "prepare/food", "features/food", "prepare/arts", "features/arts", "pretrain/text"}
     assert "evaluate" not in {node.name for node in select(nodes, "distill")}
 
 

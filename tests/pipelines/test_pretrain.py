@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.artifacts.format import seal
 from components.artifacts.models import load_model
 from components.data.flat_sequences import Sequences
-from components.errors import ArtifactError, ConfigError
+from components.data.prepared import PreparedSet
+from components.errors import ArtifactError, ConfigError, DataError
 from components.schema import (
     COUNT,
     ITEM,
@@ -25,6 +27,7 @@ from components.schema import (
     MANIFEST_FILE,
     MODEL_FILE,
     SEQUENCES_FOLDER,
+    TEXT,
     TIMESTAMPS,
     TRAIN_END,
     USER,
@@ -34,7 +37,8 @@ from components.schema import (
 from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
 from components.training.loop import World
-from pipelines import pretrain
+from pipelines import pretrain, teach
+from pipelines.overlap import compare, compare_artifact
 from pipelines.pretraining_job import DomainFolders, PretrainingJob
 from pipelines.training_job import TrainingJob
 from tests.components.teachers.worlds import planted
@@ -43,11 +47,14 @@ SMALL = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_len
 TRAINING = TrainingConfig(epochs=12, batch_size=16, learning_rate=3e-3, patience=None)
 
 
-def write_prepared(folder: Path, sequences: Sequences, num_items: int) -> Path:
+def write_prepared(folder: Path, sequences: Sequences, num_items: int, texts: list[str] | None = None) -> Path:
     (folder / SEQUENCES_FOLDER).mkdir(parents=True)
     (folder / MANIFEST_FILE).write_text(json.dumps({"schema_version": 1}))
     numbers = list(range(1, num_items + 1))
-    pl.DataFrame({ITEM: numbers, ITEM_ID: [str(n) for n in numbers], COUNT: numbers}).write_parquet(folder / ITEMS_FILE)
+    items = pl.DataFrame({ITEM: numbers, ITEM_ID: [str(n) for n in numbers], COUNT: numbers})
+    items.with_columns(pl.Series(TEXT, texts or [f"{folder.name} {n}" for n in numbers])).write_parquet(
+        folder / ITEMS_FILE
+    )
     rows = np.split(sequences.items, sequences.offsets[1:-1])
     pl.DataFrame(
         {
@@ -145,10 +152,10 @@ def context(inputs: dict[str, Path], folder: Path, **changes: Any) -> Any:
     config = {
         "teachers": {"uni": teacher},
         "features": object(),
-        "pretrain": SimpleNamespace(training=TRAINING, contrastive=ContrastiveConfig(item_drop=0.3)),
+        "pretrain": SimpleNamespace(training=TRAINING, contrastive=ContrastiveConfig(item_drop=0.3), max_overlap=0.05),
         "domains": {"food": None, "books": None},
         "evaluate": SimpleNamespace(mask_history=False),
-        "cluster": SimpleNamespace(),
+        "cluster_of": lambda _: SimpleNamespace(),
     }
     return SimpleNamespace(
         config=SimpleNamespace(**(config | changes)),
@@ -194,3 +201,65 @@ def test_what_is_missing_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         pretrain.run(context(inputs, tmp_path, **changes))
+
+
+def retitle(prepared: Path, texts: dict[int, str]) -> None:
+    """Give items, by number, another text."""
+    items = pl.read_parquet(prepared / ITEMS_FILE)
+    items.with_columns(
+        pl.col(ITEM).replace_strict(texts, default=pl.col(TEXT), return_dtype=pl.String).alias(TEXT)
+    ).write_parquet(prepared / ITEMS_FILE)
+
+
+def test_the_runs_own_items_are_left_out_of_the_domains(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retitle(inputs["prepare"], {4: "Red  Lamp"})
+    retitle(inputs["prepare/food"], {2: "red lamp", 7: "RED LAMP"})
+    jobs: list[PretrainingJob] = []
+    monkeypatch.setattr(pretrain, "run_training", lambda job, *rest: jobs.append(job) or {})
+    stage = context(inputs, tmp_path)
+    stage.progress = SimpleNamespace(note=lambda text: notes.append(text))
+    notes: list[str] = []
+    pretrain.run(stage)
+    food, books = jobs[0].domains
+    assert food.left_out == (2, 7)
+    assert books.left_out == ()
+    assert not set(food.read().sequences.items.tolist()) & {2, 7}
+    assert notes == ["1 of the run's own 28 items (3.6%) stand in domains (food 2); left out there"]
+    extra = json.loads((tmp_path / "manifest_extra.json").read_text())
+    assert extra["overlap"]["domains"] == {"food": {"items": 24, "left_out": 2}, "books": {"items": 16, "left_out": 0}}
+    # A later run on the same items finds nothing: what was left out was not learnt.
+    assert compare_artifact(PreparedSet(inputs["prepare"]), tmp_path).found == 0
+    retitle(inputs["prepare"], {5: f"{inputs['prepare/books'].name} 3"})
+    assert compare_artifact(PreparedSet(inputs["prepare"]), tmp_path).left_out["books"] == (3,)
+
+
+def test_too_many_of_the_runs_own_items_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    retitle(inputs["prepare"], {n: f"lamp {n}" for n in range(1, 5)})
+    retitle(inputs["prepare/food"], {n: f"lamp {n}" for n in range(1, 5)})
+    with pytest.raises(
+        DataError, match=r"4 of the run's own 28 items \(14\.3%\) .* \(food 4\), .*max_overlap is 5\.0%"
+    ):
+        pretrain.run(context(inputs, tmp_path))
+
+
+def test_an_artifact_of_another_run_is_checked(inputs: dict[str, Path], tmp_path: Path) -> None:
+    pre = job(inputs, tmp_path / "pre")
+    pre.run(World())
+    domains = {name: PreparedSet(inputs[f"prepare/{name}"]) for name in ("food", "books")}
+    compare(PreparedSet(inputs["prepare"]), domains).write_sources(pre.folder)
+    seal(pre.folder, {})
+    teacher = SimpleNamespace(kind="unisrec", pretrained=str(pre.folder))
+    stage = context(inputs, tmp_path, teachers={"uni": teacher})
+    assert teach._pretrained(stage) == pre.folder
+    teacher.kind = "other"
+    with pytest.raises(ArtifactError, match=r"teachers\.uni\.pretrained: .* holds a unisrec, expected a other"):
+        teach._pretrained(stage)
+    teacher.kind = "unisrec"
+    retitle(inputs["prepare"], {1: f"{inputs['prepare/food'].name} 1", 2: f"{inputs['prepare/food'].name} 2"})
+    with pytest.raises(DataError, match=r"2 of the run's own 28 items .* knows what this run is tested on"):
+        teach._pretrained(stage)
+    (pre.folder / MODEL_FILE).write_bytes(b"short")
+    with pytest.raises(ArtifactError, match="sha256"):
+        teach._pretrained(stage)

@@ -146,3 +146,22 @@ def test_an_impossible_request_fails_before_ray_starts(monkeypatch: pytest.Monke
         ray_session(ClusterConfig(num_workers=3, num_cpus=2)),
     ):
         pass
+
+
+def test_an_impossible_request_of_one_teacher_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    others = {"teachers.big.resources": ClusterConfig(num_workers=8, cpus_per_worker=2)}
+    with (
+        pytest.raises(ResourceError, match=r"teachers\.big\.resources\.num_workers=8 .* takes 16 CPUs .* has 4 CPUs"),
+        ray_session(ClusterConfig(num_cpus=4), others),
+    ):
+        pass
+
+
+def test_workers_share_a_gpu_at_a_fraction() -> None:
+    assert use_gpu(ClusterConfig(num_workers=2, gpus_per_worker=0.5), 1.0)
+    assert not use_gpu(ClusterConfig(num_workers=2), 1.0)
+    check_resources(ClusterConfig(num_workers=2, gpus_per_worker=0.5, use_gpu=True), [{"CPU": 8.0, "GPU": 1.0}])
