@@ -202,6 +202,8 @@ class Silent:
 def ours(log: Path, out: Path, fast: bool) -> tuple[Callable[[], object], Callable[[], object]]:
     import shutil
 
+    import pandas  # noqa: F401 - pyarrow imports it at its first conversion; imports are not timed
+
     from components.data.cleaning import PrepareConfig
     from components.data.readers import InputConfig
     from pipelines.prepare import prepare

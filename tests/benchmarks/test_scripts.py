@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import distillation_cost, environments, evaluation_speed, training_speed, two_workers
+from benchmarks import (
+    distillation_cost,
+    environments,
+    evaluation_speed,
+    text_encoding,
+    training_speed,
+    two_workers,
+)
 from benchmarks.distillation_cost import setting
 from benchmarks.environments import OURS, PEERS, Patch, apply_patch, install_commands, is_ready
 
-SCRIPTS = (training_speed, evaluation_speed, distillation_cost, two_workers, environments)
+SCRIPTS = (training_speed, evaluation_speed, text_encoding, distillation_cost, two_workers, environments)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
