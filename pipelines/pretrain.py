@@ -8,7 +8,8 @@ from components.data.prepared import PreparedSet
 from components.errors import ConfigError
 from pipelines.config import MAX_OVERLAP
 from pipelines.overlap import Overlap, compare
-from pipelines.pretraining_job import INDUCTIVE, PRETRAINABLE, DomainFolders, PretrainingJob
+from pipelines.pretraining_job import INDUCTIVE, PRETRAINABLE, WORDS, DomainFolders, PretrainingJob
+from pipelines.recformer_pretraining_job import FULL, RecformerPretrainingJob
 from pipelines.stages import EXTRA_MANIFEST_FILE, StageContext
 from pipelines.train_bridge import run_training
 
@@ -23,7 +24,7 @@ def run(context: StageContext) -> None:
     config, teacher = context.config, context.config.teachers[context.name]
     if config.pretrain is None:
         raise ConfigError(f"teachers.{context.name}.pretrained: true needs the section `pretrain` with its domains")
-    if config.features is None:
+    if config.features is None and teacher.kind != WORDS:
         raise ConfigError("pretrain: domains share nothing but item texts; add a section `features`")
     if teacher.kind not in PRETRAINABLE:
         raise ConfigError(
@@ -31,17 +32,23 @@ def run(context: StageContext) -> None:
             f"kinds that can: {', '.join(PRETRAINABLE)}"
         )
     overlap = _overlap(context)
-    job = PretrainingJob(
+    job_type, own = (RecformerPretrainingJob, FULL) if teacher.kind == WORDS else (PretrainingJob, INDUCTIVE)
+    job = job_type(
         kind=teacher.kind,
         family="teacher",
-        arguments={**teacher.arguments, **INDUCTIVE},
+        arguments={**teacher.arguments, **own},
         training=config.pretrain.training,
         contrastive=config.pretrain.contrastive,
         seed=context.seed,
         folder=context.folder,
         work=context.work,
         domains=tuple(
-            DomainFolders(name, context.input(f"prepare/{name}"), context.input(f"features/{name}"), left_out)
+            DomainFolders(
+                name,
+                context.input(f"prepare/{name}"),
+                context.input(f"features/{name}") if config.features else None,
+                left_out,
+            )
             for name, left_out in overlap.left_out.items()
         ),
         mask_history=config.evaluate.mask_history,

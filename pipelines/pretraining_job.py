@@ -14,6 +14,7 @@ from torch import Tensor
 
 from components.artifacts.models import registry_of
 from components.data.batching import Batch, TrainingBatches
+from components.data.flat_sequences import Sequences
 from components.data.prepared import PreparedSet
 from components.errors import ArtifactError
 from components.evaluation.validation import validation_metric
@@ -28,7 +29,8 @@ from pipelines.features import IMAGE_FILE, TEXT_FILE, TEXT_WORDS_FILE
 from pipelines.training_job import METRIC, Job, finish
 
 MULTIMODAL = "unim2rec"
-PRETRAINABLE = (MULTIMODAL, "unisrec")
+WORDS = "recformer"  # reads the items' own words and needs no vectors
+PRETRAINABLE = (WORDS, MULTIMODAL, "unisrec")
 INDUCTIVE = {"mode": "inductive", "tune": "full"}  # pre-training has no use for vectors of its own items
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class DomainFolders:
 
     name: str
     prepared: Path
-    features: Path
+    features: Path | None
     left_out: tuple[int, ...] = ()  # numbers of items that nobody may have taken: those of the run's own catalog
 
     def read(self) -> Domain:
@@ -49,13 +51,17 @@ class DomainFolders:
         Raises:
             ArtifactError: the text vectors are missing.
         """
-        prepared = PreparedSet(self.prepared)
-        text = _table(self.features / TEXT_FILE)
+        features = self.features or Path()
+        text = _table(features / TEXT_FILE)
         if text is None:
-            raise ArtifactError(f"{self.features / TEXT_FILE}: missing; run again with --from features")
-        dropped, image = _table(self.features / TEXT_WORDS_FILE), _table(self.features / IMAGE_FILE)
-        sequences = prepared.sequences.without(np.array(self.left_out)) if self.left_out else prepared.sequences
-        return Domain(self.name, sequences, text, dropped, image)
+            raise ArtifactError(f"{features / TEXT_FILE}: missing; run again with --from features")
+        dropped, image = _table(features / TEXT_WORDS_FILE), _table(features / IMAGE_FILE)
+        return Domain(self.name, self.sequences(), text, dropped, image)
+
+    def sequences(self) -> Sequences:
+        """Its sequences, without the items that are left out."""
+        sequences = PreparedSet(self.prepared).sequences
+        return sequences.without(np.array(self.left_out)) if self.left_out else sequences
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ class ContrastiveConfig(BaseModel):
     word_drop: float = Field(0.2, ge=0, le=1, description="or takes each item's word-dropped text at this rate")
     item_drop_share: float = Field(0.9, ge=0, le=1, description="share of batches with item drop, not word drop")
     alignment_weight: float = Field(0.1, ge=0, description="unim2rec: weight of the alignment of texts and pictures")
+    mlm_weight: float = Field(0.1, ge=0, description="recformer: weight of each masked-word loss; 0 leaves them out")
+    mlm_share: float = Field(0.15, gt=0, lt=1, description="recformer: share of the tokens that are to be found")
     compat: bool = Field(
         False, description="keep masked pairs in the denominator as exp(0), as the published code; false removes them"
     )
