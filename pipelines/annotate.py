@@ -19,9 +19,10 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from components.artifacts.models import load_model
+from components.artifacts.models import load_model, read_model_config
 from components.data.prepared import PreparedSet, read_sequences
 from components.distillation.annotation import training_states
+from components.errors import ArtifactError
 from components.model import Ranker
 from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX
 from components.teachers.external import ExternalTeacher
@@ -54,6 +55,11 @@ class Teacher:
     def is_external(self) -> bool:
         """Whether it brought finished arrays instead of a model."""
         return not (self.folder / CONFIG_FILE).is_file()
+
+    @property
+    def num_items(self) -> int:
+        """How many items its network ranks."""
+        return read_model_config(self.folder).num_items
 
     def model(self, device: str = "cpu") -> Ranker:
         """The trained network."""
@@ -115,12 +121,28 @@ def run(context: StageContext) -> None:
     """Write a copy of the prepared set whose sequences carry the states of all teachers."""
     prepared = PreparedSet(context.input("prepare"))
     teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.teachers]
+    for teacher in teachers:
+        _check_items(teacher, prepared.num_items)
     shutil.copy(prepared.path / ITEMS_FILE, context.folder / ITEMS_FILE)
     (context.folder / SEQUENCES_FOLDER).mkdir()
     entries = [_store_items(teacher, context.folder) for teacher in teachers]
     text = json.dumps({"teachers": entries}, indent=2, sort_keys=True) + "\n"
     (context.folder / TEACHERS_FILE).write_text(text, encoding="utf-8")
     _annotate_files(context, prepared, teachers)
+
+
+def _check_items(teacher: Teacher, expected: int) -> None:
+    """Refuse a teacher that ranks another set of items.
+
+    Raises:
+        ArtifactError: with both counts.
+    """
+    found = len(ExternalTeacher.load(teacher.folder).items) - 1 if teacher.is_external else teacher.num_items
+    if found != expected:
+        raise ArtifactError(
+            f"teacher {teacher.name}: {teacher.folder} ranks {found:,} items, the prepared set has {expected:,}; "
+            f"tune it on this set, or run again with --from teach"
+        )
 
 
 def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:

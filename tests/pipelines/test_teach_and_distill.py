@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from components.artifacts.models import load_model
 from components.data.batching import history_batch
 from components.data.prepared import PreparedSet
 from components.distillation.annotation import training_states
-from components.errors import ConfigError
+from components.errors import ArtifactError, ConfigError
 from pipelines import annotate, distill, teach
 from pipelines.config import RunConfig
 from pipelines.stages import StageContext
@@ -126,6 +127,17 @@ def test_every_instance_has_the_states_of_its_own_history(run: Run) -> None:
     strengths = json.loads((run.root / "annotate" / "teachers.json").read_text())["teachers"]
     metrics = json.loads((run.root / "teach" / "text" / "metrics.json").read_text())
     assert strengths[0]["strength"] == metrics["valid_ndcg@10"]
+
+
+def test_a_teacher_of_other_items_is_refused_with_both_counts(run: Run, tmp_path: Path) -> None:
+    smaller = tmp_path / "prepare"
+    shutil.copytree(run.root / "prepare", smaller)
+    pl.read_parquet(smaller / "items.parquet").head(ITEMS - 1).write_parquet(smaller / "items.parquet")
+    inputs = {"prepare": smaller, **{f"teach/{name}": run.root / "teach" / name for name in ("text", "id")}}
+    (tmp_path / "out").mkdir()
+    context = StageContext(run.config, "annotate", "", tmp_path / "out", tmp_path, inputs, Counting())
+    with pytest.raises(ArtifactError, match=r"teacher text: .* ranks 25 items, the prepared set has 24"):
+        annotate.run(context)
 
 
 @pytest.mark.parametrize("name", ["text", "id"])
