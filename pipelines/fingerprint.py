@@ -38,6 +38,8 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
             if isinstance(teacher.pretrained, str):
                 values.append(f"{teacher.pretrained}/{MANIFEST_FILE}")
             files = [Path(value) for value in values if Path(value).is_file()]
+            backbone = teacher.arguments.get("backbone")  # a language model of the user's own, or a name
+            files += sorted(file for file in (Path(backbone).glob("*") if backbone else ()) if file.is_file())
             if files:  # a teacher that was trained, or pre-trained, elsewhere
                 found[node.name] = _digest([file_hash(file) for file in files])
     return found

@@ -62,7 +62,18 @@ def _resolve_models(source: ConfigSource) -> None:
         source.data["student"] = _resolved(source, "student", ("student",), ModelChoice, STUDENT_CONFIGS)
     for name in _mapping(source.data.get("teachers")):
         teachers = source.data["teachers"]
-        teachers[name] = _resolved(source, "teacher", ("teachers", name), TeacherConfig, TEACHER_CONFIGS)
+        teachers[name] = _usual_training(
+            _resolved(source, "teacher", ("teachers", name), TeacherConfig, TEACHER_CONFIGS)
+        )
+
+
+def _usual_training(teacher: Any) -> Any:
+    """The teacher's section with how its kind is usually trained, where the user says nothing."""
+    kind = _mapping(teacher).get("kind")
+    training = _mapping(teacher).get("training", {})
+    if not isinstance(kind, str) or kind not in TEACHERS or not isinstance(training, dict):
+        return teacher
+    return {**teacher, "training": {**TEACHERS[kind].training, **training}}
 
 
 def _resolved(

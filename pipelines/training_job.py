@@ -139,7 +139,7 @@ def build(job: TrainingJob) -> Built:
         num_users=len(prepared.sequences),
         counts=prepared.counts,
         sequences=prepared.sequences,
-        features=_features(job.features),
+        features={} if spec.reads_attributes else _features(job.features),
         attributes=prepared.attributes if spec.reads_attributes else None,
     )
     seed_everything(job.seed)

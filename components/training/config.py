@@ -16,6 +16,9 @@ class TrainingConfig(BaseModel):
 
     epochs: int = Field(100, ge=1, description="at most this many passes over the training part")
     batch_size: int = Field(128, ge=1, description="windows (users) per batch, over all workers")
+    micro_batch: int | None = Field(
+        None, ge=1, description="windows of a worker that are computed at once, gradients add up; null: the whole batch"
+    )
     windows: Windows = Field("last", description="last: each user's latest window; all: the whole training part")
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)

@@ -206,8 +206,9 @@ class Trainer:
         torch.manual_seed(_step_seed(self.batches.seed, self._epoch, self._step, self.world.rank))
         mine = windows[self.world.rank :: self.world.size]
         targets = self.batches.num_targets(windows)
-        if len(mine):
-            self._loss += self._backward(mine, targets)
+        at_once = self.config.micro_batch or max(len(mine), 1)
+        for begin in range(0, len(mine), at_once):
+            self._loss += self._backward(mine[begin : begin + at_once], targets)
         self._targets += targets
         self._reduce_gradients()
         if self.config.gradient_clip is not None:
@@ -217,7 +218,7 @@ class Trainer:
             self.observer.step(self._epoch + 1, targets)
 
     def _backward(self, windows: IntArray, targets: int) -> Tensor:
-        """Gradients of this worker's share; shares add up to the gradient of the mean over the whole batch."""
+        """Gradients of a share of the batch; shares add up to the gradient of the mean over the whole batch."""
         share = self.batches.num_targets(windows) / targets
         batch = self.batches.batch(windows).to(self.world.device)
         with precision(self.config, self.world.device):

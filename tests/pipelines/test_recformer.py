@@ -28,6 +28,7 @@ from pipelines.recformer_pretraining_job import FULL, RecformerPretrainingJob
 from pipelines.training_job import TrainingJob
 from tests.components.teachers.recformer.language_models import shared_bert
 from tests.components.teachers.worlds import planted
+from tests.pipelines.run_configs import PLAIN_RUN, make_config
 from tests.pipelines.test_pretrain import write_prepared
 
 TRAINING = TrainingConfig(epochs=4, batch_size=16, learning_rate=5e-3, optimizer="adamw", patience=None)
@@ -78,6 +79,17 @@ def pretraining(folder: Path, *domains: Path, **changes: Any) -> RecformerPretra
         work=folder / "work",
         domains=tuple(DomainFolders(domain.name, domain, None) for domain in domains),
     )
+
+
+def test_it_is_trained_as_its_authors_do_unless_told_otherwise(tmp_path: Path) -> None:
+    teachers = {"words": {"kind": "recformer", "training": {"epochs": 7, "patience": 2}}, "uni": {"kind": "unisrec"}}
+    config = make_config(tmp_path, {**PLAIN_RUN, "teachers": teachers})
+    training = config.teachers["words"].training
+    assert (training.epochs, training.patience, training.validate_every) == (7, 2, 3)
+    assert (training.optimizer, training.learning_rate, training.warmup_steps) == ("adamw", 5e-5, 100)
+    assert config.teachers["uni"].training == TrainingConfig()
+    with pytest.raises(ConfigError, match="unknown key"):
+        make_config(tmp_path, {**PLAIN_RUN, "teachers": {"words": {"kind": "recformer", "training": {"epoch": 7}}}})
 
 
 def test_attributes_are_the_text_columns_in_their_order(tmp_path: Path) -> None:

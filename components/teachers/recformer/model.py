@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,16 @@ from components.teachers.recformer.language_models import load_language_model
 from components.teachers.recformer.tokens import ItemTokens, TokenBatch, TokenTable, tokenize_items
 
 Pooling = Literal["cls", "avg"]
+TRAINING: Final = {  # how its authors tune it (teachers.md, section 2.4)
+    "optimizer": "adamw",
+    "learning_rate": 5e-5,
+    "schedule": "linear",
+    "warmup_steps": 100,
+    "batch_size": 128,
+    "micro_batch": 16,
+    "validate_every": 3,
+    "patience": 5,
+}
 TRANSFERRED = "backbone."  # what pre-training hands over to another catalog
 
 

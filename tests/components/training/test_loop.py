@@ -70,6 +70,15 @@ def test_learns_the_planted_succession(tmp_path: Path) -> None:
     assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
 
 
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    whole, cut = student(dropout=0.0), student(dropout=0.0)
+    expected = trainer(whole, tmp_path / "whole", epochs=2).fit()
+    found = trainer(cut, tmp_path / "cut", epochs=2, micro_batch=3).fit()
+    assert found.epochs[1]["loss"] == pytest.approx(expected.epochs[1]["loss"], rel=1e-5)
+    for one, other in zip(cut.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)  # Adam blows rounding up where a gradient is 0
+
+
 @pytest.mark.parametrize("step", [3, 8, 17])
 def test_resumes_after_a_kill_to_the_same_bits(step: int, tmp_path: Path) -> None:
     def metric(model: Ranker) -> Callable[[], float]:
