@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
-import torch
 from numpy.typing import NDArray
 
 from components.errors import ConfigError, DataError
@@ -34,7 +33,8 @@ from pipelines.actor_pool import pool_options
 from pipelines.stages import Progress
 
 BATCH_ITEMS: Final = 256  # pictures that are read at once
-GROUPS_PER_ACTOR: Final = 4
+GROUPS_PER_ACTOR: Final = 4  # an actor starts for seconds: fewer row groups are not worth one more
+LOCAL_PICTURES: Final = 2048  # so many are described here before the first actor would have started
 COLUMNS: Final = ("key", "vector", "reason")
 
 FloatTable = NDArray[np.float32]
@@ -188,7 +188,6 @@ class GroupEncoder:
     """An actor of the pool: makes the encoder once, then reads and encodes pictures group after group."""
 
     def __init__(self, file: str, config: dict[str, Any], device: str) -> None:
-        torch.set_num_threads(1)
         self.file, self.config = file, ImageConfig.model_validate(config)
         self.encoder = make_encoder(self.config, device)
 
@@ -220,14 +219,18 @@ def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig
     """Vectors by key, and reasons by key, of one row group after the other, in the order in which they are done."""
     if not groups:
         return
-    per_actor = 1 if config.encoder == DESCRIPTORS else GROUPS_PER_ACTOR  # a vision model takes seconds to load
+    if config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES:
+        encoder = GroupEncoder(str(file), config.model_dump(), device)
+        for group, places in groups.items():
+            yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
+        return
     work = [pa.table({"group": [group], "places": [places]}) for group, places in groups.items()]
     encoded = ray.data.from_arrow(work).map_batches(
         GroupEncoder,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(str(file.resolve()), config.model_dump(), device),
-        **pool_options(device, len(groups), per_actor),
+        **pool_options(device, len(groups), GROUPS_PER_ACTOR),
     )
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield _unpack(cast(pa.Table, table))

@@ -191,8 +191,18 @@ def test_pictures_of_a_folder_reach_the_prepared_set_in_small_groups(here: list[
     assert before != data_fingerprint(str(tmp_path), ["log.csv"], "pictures")
 
 
+def test_few_pictures_are_described_without_actors(tmp_path: Path) -> None:
+    source = with_images(tmp_path / "p", [png("red"), png("green")])
+    table = image_table(source, ImageConfig(), tmp_path / "cache", Log())
+    assert table is not None
+    assert table.counts["with_image"] == 2
+
+
 @pytest.mark.ray
-def test_actors_encode_what_this_process_would(ray_session: None, tmp_path: Path) -> None:
+def test_actors_encode_what_this_process_would(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_features, "LOCAL_PICTURES", 0)
     source = with_images(tmp_path / "p", [png("red"), b"broken", png("blue"), png("green"), None])
     table = image_table(source, ImageConfig(), tmp_path / "cache", Log())
     assert table is not None

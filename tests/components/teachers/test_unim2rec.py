@@ -78,7 +78,11 @@ def test_t9_what_an_absent_picture_holds_does_not_matter(mode: str) -> None:
     batch = history_batch(HISTORIES, 10)
     before = model.all_scores(batch)
     assert model.items.image is not None
-    for values in (torch.randn(25, IMAGE_DIM), torch.full((25, IMAGE_DIM), torch.nan), torch.full((25, IMAGE_DIM), 1e30)):
+    for values in (
+        torch.randn(25, IMAGE_DIM),
+        torch.full((25, IMAGE_DIM), torch.nan),
+        torch.full((25, IMAGE_DIM), 1e30),
+    ):
         model.items.image = values
         assert torch.equal(model.all_scores(batch), before)
 
