@@ -67,7 +67,6 @@ def read_locally(log: Log, config: PrepareConfig, rejected: Path, progress: Prog
         for frame in read_rows(source, log, rejected):
             progress.advance(frame.height)
             frames.append(frame)
-    rows = pl.concat(frames, how="vertical")
+    rows = pl.concat(frames, how="vertical", rechunk=True)
     frames.clear()
-    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return LocalPartitions(gather(table, 1, config.duplicates, config.min_rating))
+    return LocalPartitions(gather(rows, 1, config.duplicates, config.min_rating))

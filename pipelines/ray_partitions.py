@@ -25,6 +25,7 @@ from components.data.readers import Log, no_rows, read_rows
 from components.data.sequences import RANGE, gather, user_range
 from components.data.tally import Tally, dense
 from components.errors import DistilrecError, StageError, StorageError
+from components.schema import ITEM_ID, USER_ID
 from pipelines.partitions import PartitionFunction
 from pipelines.stages import Progress
 
@@ -114,10 +115,14 @@ def _read_piece(batch: pa.Table, log_ref: Any, rejected: Path, keys: NDArray[np.
     for piece in batch[PIECE].to_pylist():
         for rows in read_rows(log.sources[piece], log, rejected):
             ranges = rows.select(user_range(len(keys))).to_series().to_numpy()
-            keyed = rows.with_columns(pl.Series(KEY, keys[ranges]))
-            yield keyed.to_arrow(compat_level=pl.CompatLevel.oldest())
-    typed = no_rows(log).with_columns(pl.Series(KEY, [], dtype=pl.Int32))
-    yield typed.to_arrow(compat_level=pl.CompatLevel.oldest())  # a task must yield something, and typed
+            yield _keyed(rows, keys[ranges])
+    yield _keyed(no_rows(log), keys[:0])  # a task must yield something, and typed
+
+
+def _keyed(rows: pl.DataFrame, keys: NDArray[np.int32]) -> pa.Table:
+    """Rows as Ray shuffles them: ids as text, since codes hold within a process alone."""
+    texts = rows.with_columns(pl.col(USER_ID, ITEM_ID).cast(pl.String), pl.Series(KEY, keys))
+    return texts.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _apply(block: pa.Table, function: PartitionFunction, shared: list[Any]) -> pa.Table:

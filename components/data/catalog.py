@@ -108,7 +108,7 @@ def _identified(source: Source, form: TableFormat, columns: list[str], id_column
         raw = batch.frame.select(pl.col(id_column).alias(ITEM_ID))
         cleaned = clean(raw, source.name)
         own = batch.frame.drop(id_column)[cleaned.rows["row"]]
-        yield cleaned.rows.select(ITEM_ID).hstack(own.drop(ITEM_ID, strict=False).get_columns())
+        yield cleaned.rows.select(pl.col(ITEM_ID).cast(pl.String)).hstack(own.drop(ITEM_ID, strict=False).get_columns())
 
 
 def _text_columns(config: InputConfig, usual: tuple[str, ...], names: list[str], file: str) -> list[str]:

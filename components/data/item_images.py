@@ -163,7 +163,7 @@ def _table(data: str, config: InputConfig) -> pl.DataFrame:
     for batch in read_batches(source, TableFormat(), list(wanted.values()), nested=True):
         cleaned = clean(batch.frame.select(pl.col(wanted[ITEM_ID]).alias(ITEM_ID)), source.name)
         images = batch.frame[wanted[IMAGE]].alias(IMAGE)[cleaned.rows["row"]]
-        parts.append(_typed(cleaned.rows.select(ITEM_ID).with_columns(images), source.name, wanted[IMAGE]))
+        parts.append(_typed(cleaned.rows.select(pl.col(ITEM_ID).cast(pl.String), images), source.name, wanted[IMAGE]))
     return pl.concat(parts)
 
 

@@ -50,6 +50,20 @@ def test_strange_ids_are_kept_as_they_are() -> None:
     assert clean(raw(user_id=ids, item_id=ids), "f").rows["user_id"].to_list() == ids
 
 
+def test_every_row_of_an_unusable_id_goes_whatever_the_type_of_the_column() -> None:
+    for kind in (pl.String, pl.Categorical):
+        ids = pl.Series("item_id", [" ", "a", "\ufffd", "a", " ", "\ufffd"], dtype=kind)
+        cleaned = clean(raw(user_id=["u"] * 6).with_columns(ids), "f")
+        reasons = ["item_id is missing", "item_id is not UTF-8"]
+        assert cleaned.rejected["reason"].to_list() == [*reasons, *reasons]
+        assert cleaned.rows["row"].to_list() == [1, 3]
+
+
+def test_numbers_become_their_text() -> None:
+    frame = raw(item_id=[7, -3, None, 7])
+    assert clean(frame, "f").rows["item_id"].to_list() == ["7", "-3", "7"]
+
+
 def test_whole_floats_are_the_integers_they_once_were() -> None:
     assert clean(raw(item_id=[12.0, 7.0]), "f").rows["item_id"].to_list() == ["12", "7"]
 

@@ -6,7 +6,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.data.sequences import _pack, encode, gather, item_ids, offsets_of, row_counts, trim, write_parts
+from components.data.sequences import (
+    _pack,
+    _sort,
+    encode,
+    gather,
+    item_ids,
+    offsets_of,
+    row_counts,
+    trim,
+    write_parts,
+)
 from components.data.splits import split
 from components.data.tally import Tally
 
@@ -93,6 +103,15 @@ def test_packing_keeps_the_order_and_gives_up_where_64_bits_are_too_few() -> Non
     assert _pack([wide, wide]) is None
 
 
+@pytest.mark.parametrize("high", [2**20, 2**63])
+def test_a_key_is_sorted_whether_or_not_the_place_fits_beside_it(high: int) -> None:
+    key = np.random.default_rng(0).integers(0, high, 500, dtype=np.uint64)
+    order, ordered = _sort(key)
+    assert np.array_equal(key[order], np.sort(key))
+    assert np.array_equal(ordered, np.sort(key))
+    assert sorted(order.tolist()) == list(range(500))
+
+
 def test_unpackable_columns_are_sorted_all_the_same() -> None:
     extremes = [2**61, -(2**61), 5, 2**61]
     partition = gather(rows("ax1 ay1 az1 ax1", position=extremes), 1, "exact", None)
@@ -107,6 +126,19 @@ def test_item_ids_are_coded_by_their_order() -> None:
     assert sorted(item_ids(partition)["item_id"].to_pylist()) == ["x", "y", "z"]
     coded = encode(partition, pa.array(["x", "y", "z"]))
     assert {row["user_id"]: row["items"] for row in coded.to_pylist()} == {"a": [2, 0], "b": [1]}
+
+
+def test_ids_in_codes_give_what_ids_as_text_give() -> None:
+    text = pl.DataFrame(rows("az1 ax2 by1 ax2 cz9"))
+    coded = text.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical))
+    assert gather(coded, 3, "exact", None).to_pylist() == gather(text.to_arrow(), 3, "exact", None).to_pylist()
+
+
+def test_items_that_are_left_in_no_row_are_not_catalogued() -> None:
+    partition = gather(rows("az1 ax2 by1", rating=[5.0, 1.0, 5.0]), 1, "exact", 3)
+    assert sorted(item_ids(partition)["item_id"].to_pylist()) == ["y", "z"]
+    coded = encode(partition, pa.array(["y", "z"]))
+    assert {row["user_id"]: row["items"] for row in coded.to_pylist()} == {"a": [1], "b": [0]}
 
 
 def test_trimming_drops_rows_and_users_without_any() -> None:
