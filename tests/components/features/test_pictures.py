@@ -26,6 +26,14 @@ def reason(content: bytes | None, max_pixels: int = 10_000) -> str:
     return caught.value.reason
 
 
+def outcome(content: bytes) -> str:
+    """The mode of the decoded picture, or the reason why there is none."""
+    try:
+        return decode(content, max_pixels=1_000_000).mode
+    except UnusablePictureError as error:
+        return error.reason
+
+
 def huge_png(side: int) -> bytes:
     """A few bytes that claim to be a picture of side x side pixels."""
 
@@ -103,10 +111,7 @@ def test_a_picture_with_a_flipped_byte_is_read_or_refused_but_never_crashes() ->
         for _ in range(60):
             broken = bytearray(content)
             broken[int(generator.integers(len(broken)))] ^= int(generator.integers(1, 256))
-            try:
-                assert decode(bytes(broken), max_pixels=1_000_000).mode == "RGB"
-            except UnusablePictureError as error:
-                assert error.reason in (DAMAGED, NO_PICTURE, TOO_LARGE)
+            assert outcome(bytes(broken)) in ("RGB", DAMAGED, NO_PICTURE, TOO_LARGE)
 
 
 @pytest.mark.parametrize("side", [2_000, 12_000, 30_000])
