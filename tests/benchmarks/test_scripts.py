@@ -18,7 +18,15 @@ from benchmarks import (
 from benchmarks.distillation_cost import setting
 from benchmarks.environments import OURS, PEERS, Patch, apply_patch, install_commands, is_ready
 
-SCRIPTS = (training_speed, evaluation_speed, text_encoding, parallel_teachers, distillation_cost, two_workers, environments)
+SCRIPTS = (
+    training_speed,
+    evaluation_speed,
+    text_encoding,
+    parallel_teachers,
+    distillation_cost,
+    two_workers,
+    environments,
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
