@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import RANGE, codes_of, flat, offsets_of
+from components.data.sequences import RANGE, codes_of, count_marked, flat, mark_first, offsets_of
 from components.data.tally import Tally, dense, scalars, sparse
 from components.data.timestamps import DAY
 from components.errors import DataError
@@ -27,8 +27,7 @@ def summarize(partition: pa.Table, num_items: int, num_ranges: int) -> pa.Table:
     lengths = np.diff(offsets)
     train_end = partition[TRAIN_END].to_numpy().astype(np.int64)
     valid_end = partition[VALID_END].to_numpy().astype(np.int64)
-    place = np.arange(len(codes)) - np.repeat(offsets[:-1], lengths)
-    training = place < np.repeat(train_end, lengths)
+    training = mark_first(train_end, lengths)
     valid = (offsets[:-1] + train_end)[(train_end >= 1) & (train_end < valid_end)]
     tested = (valid_end >= 1) & (valid_end < lengths)
     test = (offsets[:-1] + valid_end)[tested]
@@ -41,7 +40,7 @@ def summarize(partition: pa.Table, num_items: int, num_ranges: int) -> pa.Table:
             {
                 "interactions": len(codes),
                 "train_interactions": int(training.sum()),
-                "repeated_targets": _repeated(codes, offsets, place, np.where(tested, valid_end, -1)),
+                "repeated_targets": _repeated(codes, offsets, np.where(tested, valid_end, 0)),
             }
         ),
     ]
@@ -51,13 +50,12 @@ def summarize(partition: pa.Table, num_items: int, num_ranges: int) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _repeated(codes: NDArray[np.int32], offsets: IntArray, place: IntArray, cut: IntArray) -> int:
-    """Users whose test target occurs in their own history; `cut` is the target's place, -1 for none."""
+def _repeated(codes: NDArray[np.int32], offsets: IntArray, cut: IntArray) -> int:
+    """Users whose test target occurs in their own history; `cut` is the target's place, 0 for none."""
     lengths = np.diff(offsets)
-    targets = np.where(cut >= 0, codes[np.minimum(offsets[:-1] + np.maximum(cut, 0), max(len(codes) - 1, 0))], -1)
-    same = (codes == np.repeat(targets, lengths)) & (place < np.repeat(cut, lengths))
-    found = np.concatenate([[0], np.cumsum(same)])
-    return int((found[offsets[1:]] > found[offsets[:-1]]).sum())
+    targets = codes[offsets[:-1] + cut]
+    same = (codes == np.repeat(targets, lengths)) & mark_first(cut, lengths)
+    return int((count_marked(same, offsets) > 0).sum())
 
 
 def _days(kind: str, days: IntArray) -> pa.Table:

@@ -220,6 +220,8 @@ def _masks(raw: pl.Series, typed: pl.Series) -> list[tuple[str, pl.Series]]:
 
 def _bad_texts(raw: pl.Series, ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Where an id is missing, and where it is no UTF-8."""
+    if raw.dtype.is_integer():
+        return raw.is_null(), pl.repeat(value=False, n=len(raw), eager=True)
     known = ids.drop_nulls()
     distinct = known.gather(one_row_of_each(known.to_physical().to_numpy()))
     texts = distinct.cast(pl.String)

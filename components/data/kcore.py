@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import codes_of, offsets_of, trim
+from components.data.sequences import codes_of, count_marked, offsets_of, trim
 from components.data.tally import dense
 
 IntArray = NDArray[np.int64]
@@ -37,8 +37,7 @@ def surviving_rows(partition: pa.Table, alive: Mask, min_per_user: int) -> Mask:
     """(I,) the interactions with living items, of users who have at least `min_per_user` of them."""
     offsets = offsets_of(partition)
     rows: Mask = alive[codes_of(partition)]
-    ends = np.concatenate([[0], np.cumsum(rows)])
-    enough = ends[offsets[1:]] - ends[offsets[:-1]] >= min_per_user
+    enough = count_marked(rows, offsets) >= min_per_user
     rows &= np.repeat(enough, np.diff(offsets))
     return rows
 

@@ -48,7 +48,7 @@ _PLACE: Final = "place"
 _HASH_SEED: Final = 20240229
 _CACHED: Final = 1 << 15  # rows that are mixed at once: their words stay in the cache
 _ENCODING: Final[dict[str, Any]] = {  # items repeat, times ascend: small before they are compressed, and cheap
-    "compression": "zstd",
+    "compression": "snappy",
     "use_dictionary": [f"{ITEMS}.list.element"],
     "column_encoding": {f"{TIMESTAMPS}.list.element": "DELTA_BINARY_PACKED"},
 }
@@ -87,19 +87,21 @@ def gather(
     )
     rated = coded if min_rating is None else coded.filter(pl.col(RATING) >= min_rating)
     order, tied = _time_order(rated)
-    kept = _deduplicate(rated.drop(ROW)[order], tied, duplicates)
-    before, middle, after = (_per_user(part, users.height) for part in (coded, rated, kept))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(after)]), pa.int32())
+    unique = _unique(rated, order, tied, duplicates)
+    dropped = _per_user(rated[order[~unique]], users.height)
+    before, after = _per_user(coded, users.height), _per_user(rated, users.height)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(after - dropped)]), pa.int32())
+    lists = {ITEMS: ITEM_ID, TIMESTAMPS: TIMESTAMP, RATINGS: RATING}
+    kept = rated.select(pl.col(name).alias(column) for column, name in lists.items() if name in rated.columns)
+    values = {column.name: column.to_arrow() for column in kept[order[unique]].rechunk()}
+    names_of = names.to_arrow(compat_level=pl.CompatLevel.oldest())
+    values[ITEMS] = pa.DictionaryArray.from_arrays(values[ITEMS], names_of)
     columns = {
         RANGE: users[RANGE].to_arrow(compat_level=pl.CompatLevel.oldest()),
         USER_ID: users[USER_ID].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string()),
-        LOW_RATED: pa.array(before - middle, pa.int32()),
-        DUPLICATES: pa.array(middle - after, pa.int32()),
+        LOW_RATED: pa.array(before - after, pa.int32()),
+        DUPLICATES: pa.array(dropped, pa.int32()),
     }
-    lists = {ITEMS: ITEM_ID, TIMESTAMPS: TIMESTAMP, RATINGS: RATING}
-    values = {name: kept[source].rechunk().to_arrow() for name, source in lists.items() if source in kept.columns}
-    texts = names.to_arrow(compat_level=pl.CompatLevel.oldest())
-    values[ITEMS] = pa.DictionaryArray.from_arrays(values[ITEMS], texts)
     return pa.table(columns | {name: pa.ListArray.from_arrays(offsets, flat) for name, flat in values.items()})
 
 
@@ -181,15 +183,16 @@ def _sort(key: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint6
     return (placed & ((np.uint64(1) << width) - np.uint64(1))).astype(np.uint32), placed >> width
 
 
-def _deduplicate(ordered: pl.DataFrame, tied: Mask, rule: Duplicates) -> pl.DataFrame:
-    """Identical rows can only be found among the `tied` ones; those that remain keep their order."""
-    if rule == "keep" or (rule == "exact" and not tied.any()):
-        return ordered
-    if rule != "exact":
-        return ordered.unique([_CODE, ITEM_ID], keep=rule, maintain_order=True)
-    kept = ~tied
-    kept[tied] = ordered.filter(tied).select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
-    return ordered.filter(kept)
+def _unique(rows: pl.DataFrame, order: NDArray[np.integer[Any]], tied: Mask, rule: Duplicates) -> Mask:
+    """Which rows stay, in `order`; identical ones can only be found among those that are `tied`."""
+    stays = np.ones(len(order), np.bool_)
+    if rule == "keep":
+        return stays
+    asked = tied if rule == "exact" else stays.copy()
+    same = pl.struct(pl.exclude(ROW) if rule == "exact" else (_CODE, ITEM_ID))
+    distinct = same.is_last_distinct() if rule == "last" else same.is_first_distinct()
+    stays[asked] = rows[order[asked]].select(distinct).to_series().to_numpy()
+    return stays
 
 
 def _per_user(frame: pl.DataFrame, num_users: int) -> IntArray:
@@ -203,6 +206,28 @@ def offsets_of(partition: pa.Table) -> IntArray:
     """(U + 1,) borders of the users in the flat columns."""
     lengths = pc.list_value_length(partition[ITEMS]).to_numpy()
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def count_marked(rows: Mask, offsets: IntArray) -> IntArray:
+    """(U,) how many rows of every user are marked.
+
+    >>> count_marked(np.array([True, False, True]), np.array([0, 2, 2, 3])).tolist()
+    [1, 0, 1]
+    """
+    before = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(rows, out=before[1:])
+    counts: IntArray = before[offsets[1:]] - before[offsets[:-1]]
+    return counts
+
+
+def mark_first(counts: IntArray, lengths: IntArray) -> Mask:
+    """(I,) the first `counts` rows of every user of `lengths` rows.
+
+    >>> mark_first(np.array([1, 0]), np.array([3, 1])).tolist()
+    [True, False, False, False]
+    """
+    marks: Mask = np.repeat(np.tile([True, False], len(counts)), np.stack([counts, lengths - counts], axis=1).ravel())
+    return marks
 
 
 def flat(partition: pa.Table, column: str) -> pa.Array:
@@ -247,9 +272,7 @@ def trim(partition: pa.Table, rows: NDArray[np.bool_]) -> pa.Table:
     """Only the interactions that `rows` (flat) marks, and only users who keep one."""
     if rows.all() and (np.diff(offsets_of(partition)) > 0).all():
         return partition
-    offsets = offsets_of(partition)
-    ends = np.concatenate([[0], np.cumsum(rows)])
-    lengths = ends[offsets[1:]] - ends[offsets[:-1]]
+    lengths = count_marked(rows, offsets_of(partition))
     mask = pa.array(rows)
     lists = {
         name: flat(partition, name).filter(mask)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import flat, offsets_of
+from components.data.sequences import count_marked, flat, offsets_of
 from components.data.tally import dense, scalars
 from components.data.timestamps import SECOND
 from components.schema import TIMESTAMPS, TRAIN_END, VALID_END
@@ -51,9 +51,7 @@ def leave_one_out(lengths: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _before(times: IntArray, offsets: IntArray, cut: int) -> IntArray:
-    earlier: IntArray = np.concatenate([[0], np.cumsum(times < cut)])
-    counts: IntArray = earlier[offsets[1:]] - earlier[offsets[:-1]]
-    return counts
+    return count_marked(times < cut, offsets)
 
 
 # Cutting by shares: the quantile of a column that nobody holds whole
