@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from components.layers import attention
 from components.layers.attention import dropped_attention
 from components.layers.dropout import Dropout, keep_bytes
+from components.layers.transformer import gelu
 
 
 def keep_all(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
@@ -64,3 +65,14 @@ def test_dropout_is_off_in_evaluation_and_refuses_a_wrong_rate() -> None:
     assert Dropout(0.5).eval()(x) is x
     with pytest.raises(ValueError, match=r"\[0, 1\), got 1.0"):
         Dropout(1.0)
+
+
+def test_gelu_is_gelu_with_its_gradient() -> None:
+    ours = torch.randn(3, 5, 7, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    upstream = torch.randn(3, 5, 7)
+    gelu(ours).backward(upstream)
+    F.gelu(theirs).backward(upstream)
+    torch.testing.assert_close(gelu(ours), F.gelu(theirs))
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert gelu(ours).is_contiguous()
