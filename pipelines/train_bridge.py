@@ -70,11 +70,12 @@ class Messenger:
     def __init__(self, mailbox: Any, rank: int, grouped: bool) -> None:
         self.mailbox, self.rank, self.grouped = mailbox, rank, grouped
         self._done, self._sent = 0, 0.0
+        self._posted: Any = None
 
     def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
         """Tell the driver how much there is to do."""
         if self.rank == 0:
-            self.mailbox.post.remote(Update(total=(epochs - done) * targets_per_epoch, epoch=done, epochs=epochs))
+            self._post(Update(total=(epochs - done) * targets_per_epoch, epoch=done, epochs=epochs))
 
     def step(self, epoch: int, targets: int) -> None:
         """Count targets."""
@@ -91,9 +92,17 @@ class Messenger:
             kept = RayCheckpoint.from_directory(str(checkpoint)) if self.rank == 0 else None
             ray.train.report(dict(row), checkpoint=kept)
 
+    def close(self) -> None:
+        """Wait until all news has arrived: a short training may be over before its first news is."""
+        if self._posted is not None:
+            ray.get(self._posted)  # calls of one process to an actor keep their order
+
     def _send(self, update: Update) -> None:
-        self.mailbox.post.remote(update)
+        self._post(update)
         self._done, self._sent = 0, time.monotonic()
+
+    def _post(self, update: Update) -> None:
+        self._posted = self.mailbox.post.remote(update)
 
 
 def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[str, float]:
@@ -135,7 +144,10 @@ def _show(update: Update, progress: Progress) -> None:
 
 def _alone(job: Job, mailbox: Any) -> dict[str, float]:
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    return job.run(World(device=device), Messenger(mailbox, 0, grouped=False))
+    messenger = Messenger(mailbox, 0, grouped=False)
+    figures = job.run(World(device=device), messenger)
+    messenger.close()
+    return figures
 
 
 def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
@@ -164,7 +176,10 @@ def _worker(config: dict[str, Any]) -> dict[str, float]:
     rank = context.get_world_rank()
     _take_over(job.work / CHECKPOINT)
     world = World(rank, context.get_world_size(), get_device())
-    return job.run(world, Messenger(config["mailbox"], rank, grouped=True))
+    messenger = Messenger(config["mailbox"], rank, grouped=True)
+    figures = job.run(world, messenger)
+    messenger.close()
+    return figures
 
 
 def _take_over(folder: Path) -> None:
