@@ -53,7 +53,7 @@ def _pretrained(context: StageContext) -> Path | None:
     config, teacher = context.config, context.config.teachers[context.name]
     if not isinstance(teacher.pretrained, str):
         return context.inputs.get(f"pretrain/{context.name}")
-    folder = Path(teacher.pretrained)
+    folder = Path(teacher.pretrained).absolute()  # workers have another current folder
     verify(folder)
     kind = read_model_config(folder).kind
     if kind != teacher.kind:

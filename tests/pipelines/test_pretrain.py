@@ -244,7 +244,9 @@ def test_too_many_of_the_runs_own_items_are_refused(inputs: dict[str, Path], tmp
         pretrain.run(context(inputs, tmp_path))
 
 
-def test_an_artifact_of_another_run_is_checked(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_an_artifact_of_another_run_is_checked(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pre = job(inputs, tmp_path / "pre")
     pre.run(World())
     domains = {name: PreparedSet(inputs[f"prepare/{name}"]) for name in ("food", "books")}
@@ -253,6 +255,9 @@ def test_an_artifact_of_another_run_is_checked(inputs: dict[str, Path], tmp_path
     teacher = SimpleNamespace(kind="unisrec", pretrained=str(pre.folder))
     stage = context(inputs, tmp_path, teachers={"uni": teacher})
     assert teach._pretrained(stage) == pre.folder
+    monkeypatch.chdir(tmp_path)
+    teacher.pretrained = str(pre.folder.relative_to(tmp_path))
+    assert teach._pretrained(stage) == pre.folder  # whole: a worker has another current folder
     teacher.kind = "other"
     with pytest.raises(ArtifactError, match=r"teachers\.uni\.pretrained: .* holds a unisrec, expected a other"):
         teach._pretrained(stage)
