@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.training.loop import CHECKPOINT
 from tests.chaos.test_kill_driver import CONFIG, MINUTES, finish, manifests, start, world, write_config
 
 pytestmark = pytest.mark.chaos
@@ -29,6 +30,15 @@ def training_processes(driver: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def has_checkpoint(work: Path) -> bool:
+    """Whether a teacher has written one; `os.walk` because folders of finished nodes vanish under the search."""
+    return any(
+        "state.json" in names and Path(folder).relative_to(work).parts[0].startswith("teach")
+        for folder, _, names in os.walk(work)
+        if Path(folder).name == CHECKPOINT
+    )
+
+
 def test_a_killed_worker_changes_nothing_but_the_time(tmp_path: Path, world: Path) -> None:
     assert "id" in CONFIG["teachers"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -36,10 +46,10 @@ def test_a_killed_worker_changes_nothing_but_the_time(tmp_path: Path, world: Pat
     whole.mkdir()
     config = write_config(killed, world)
     process = start(config, TRAINING)
-    checkpoints = killed / "runs" / "tiny" / ".work"
+    work = killed / "runs" / "tiny" / ".work"
     victims: list[int] = []
     while process.poll() is None and not victims:
-        if any(checkpoints.rglob("teach*/**/checkpoint/state.json")):
+        if has_checkpoint(work):
             for victim in training_processes(psutil.Process(process.pid)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim.pid, signal.SIGKILL)
