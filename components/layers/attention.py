@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.layers.dropout import keep_bytes
+from components.layers.dropout import draw_bytes, keep_factor, kept
 
 TILE_ELEMENTS = 1 << 18  # attention weights held at once: 1 MiB in fp32
 QUERY_TILE = 64  # queries of a tile; keys after the tile's last query are never touched
@@ -23,28 +23,28 @@ class _DroppedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rate: float) -> Tensor:
         out = torch.empty_like(query)
-        masks: list[Tensor] = []
+        drawn: list[Tensor] = []
         scale = query.shape[-1] ** -0.5
         for rows, queries, keys in _tiles(query.shape[0], query.shape[1]):
             weights = _weights(query[rows, queries], key[rows, keys], scale, queries)
-            kept, factor = keep_bytes(weights.shape, rate)
-            masks.append(kept)
-            torch.bmm(weights.mul_(kept), value[rows, keys], out=(part := torch.empty_like(query[rows, queries])))
-            out[rows, queries] = part.mul_(factor)
-        ctx.save_for_backward(query, key, value, *masks)
-        ctx.factor = factor
+            drawn.append(draw_bytes(weights.shape))
+            weights.mul_(kept(drawn[-1], rate, weights.dtype))
+            out[rows, queries] = torch.bmm(weights, value[rows, keys]).mul_(keep_factor(rate))
+        ctx.save_for_backward(query, key, value, *drawn)
+        ctx.rate = rate
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, value, *masks = ctx.saved_tensors
+        query, key, value, *drawn = ctx.saved_tensors
         scale = query.shape[-1] ** -0.5
         grads = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for kept, (rows, queries, keys) in zip(masks, _tiles(query.shape[0], query.shape[1]), strict=True):
+        for draws, (rows, queries, keys) in zip(drawn, _tiles(query.shape[0], query.shape[1]), strict=True):
             weights = _weights(query[rows, queries], key[rows, keys], scale, queries)
-            upstream = grad_outputs[0][rows, queries] * ctx.factor  # (m, q, d)
-            grads[2][rows, keys] += (weights * kept).transpose(1, 2) @ upstream
-            inner = (upstream @ value[rows, keys].transpose(1, 2)).mul_(kept).mul_(weights)
+            survivors = kept(draws, ctx.rate, weights.dtype)
+            upstream = grad_outputs[0][rows, queries] * keep_factor(ctx.rate)  # (m, q, d)
+            inner = (upstream @ value[rows, keys].transpose(1, 2)).mul_(survivors).mul_(weights)
+            grads[2][rows, keys] += survivors.mul_(weights).transpose(1, 2) @ upstream
             inner.sub_(weights.mul_(inner.sum(dim=-1, keepdim=True))).mul_(scale)  # d loss / d logits
             grads[0][rows, queries] = inner @ key[rows, keys]
             grads[1][rows, keys] += inner.transpose(1, 2) @ query[rows, queries]

@@ -6,17 +6,14 @@ from torch.nn import functional as F
 
 from components.layers import attention
 from components.layers.attention import dropped_attention
-from components.layers.dropout import Dropout, keep_bytes
+from components.layers.dropout import Dropout, draw_bytes, keep_factor, kept
 from components.layers.transformer import gelu
-
-
-def keep_all(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
-    return torch.ones(shape, dtype=torch.bool), 1.0
 
 
 @pytest.mark.parametrize("length", [1, 5, 64, 65, 150])
 def test_without_drops_equals_the_fused_kernel(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "keep_bytes", keep_all)
+    monkeypatch.setattr(attention, "draw_bytes", lambda shape: torch.full(shape, 255, dtype=torch.uint8))
+    monkeypatch.setattr(attention, "keep_factor", lambda rate: 1.0)
     torch.manual_seed(0)
     parts = [torch.randn(3, 2, length, 16, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     upstream = torch.randn(3, 2, length, 16, dtype=torch.float64)
@@ -27,10 +24,10 @@ def test_without_drops_equals_the_fused_kernel(length: int, monkeypatch: pytest.
 
 
 def test_gradient_with_a_fixed_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fixed(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
-        return torch.rand(shape, generator=torch.Generator().manual_seed(3)) > rate, 1 / (1 - rate)
+    def fixed(shape: torch.Size) -> torch.Tensor:
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
-    monkeypatch.setattr(attention, "keep_bytes", fixed)
+    monkeypatch.setattr(attention, "draw_bytes", fixed)
     parts = [torch.randn(1, 2, 6, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     assert torch.autograd.gradcheck(lambda q, k, v: dropped_attention(q, k, v, 0.3), parts)
 
@@ -45,9 +42,10 @@ def test_mean_over_many_draws_is_the_attention_without_drops() -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
 def test_dropout_rate_and_expectation(rate: float) -> None:
     torch.manual_seed(0)
-    kept, factor = keep_bytes(torch.Size([200_003]), rate)
-    assert 1 - kept.float().mean().item() == pytest.approx(rate, abs=0.005)
-    assert (kept.float() * factor).mean().item() == pytest.approx(1.0, abs=0.02)
+    survivors = kept(draw_bytes(torch.Size([200_003])), rate, torch.float32)
+    assert set(survivors.unique().tolist()) == {0.0, 1.0}
+    assert 1 - survivors.mean().item() == pytest.approx(rate, abs=0.005)
+    assert (survivors * keep_factor(rate)).mean().item() == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_gradient_passes_where_the_value_did() -> None:
