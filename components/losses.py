@@ -15,8 +15,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Softmax cross-entropy of ``scale * states @ table.T``; gradients are made chunk by chunk in the forward pass.
 
     Holding the gradients of states (P, D) and table (N, D) instead of the logits (P, N) costs no second matrix product,
-    and memory does not grow with P x N. All chunks share one buffer: a fresh one for each would cost more in page faults
-    than the product that fills it. A row is divided by its sum in the factors (c, D), never in the wide one (c, N).
+    and memory does not grow with P x N. All chunks share one buffer: a fresh one for each would cost more in page
+    faults than the product that fills it. A row is divided by its sum in the factors (c, D), never in (c, N).
     """
 
     @staticmethod

@@ -65,11 +65,13 @@ class TeacherConfig(ModelChoice):
     Attributes:
         training: how it is tuned.
         pretrained: start from the weights of stage `pretrain`; or the folder of a pre-trained artifact of any run.
+        seed: of its own training; None takes the first of the run's `seeds`. Pre-training always does.
         resources: what its training asks of the cluster.
     """
 
     training: TrainingConfig = TrainingConfig()
     pretrained: bool | str = False
+    seed: int | None = Field(default=None, ge=0)
     resources: ResourcesConfig = ResourcesConfig()
 
 

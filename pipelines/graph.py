@@ -117,7 +117,8 @@ def _teacher_nodes(config: RunConfig) -> list[Node]:
         if teacher.pretrained is True:
             inputs.append(f"pretrain/{name}")
         part = {**_json(teacher, "teacher"), "training": _json(teacher.training, "training")}
-        nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, _seed(config)))
+        seed = _seed(config) if teacher.seed is None else teacher.seed
+        nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, seed))
     if nodes:
         nodes.append(Node("annotate", "", ("prepare", *(node.name for node in nodes)), {}, _seed(config)))
     return nodes

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from components.errors import ConfigError
 from components.features.pictures import UnusablePictureError, decode
-from components.features.text import fingerprint_folder, resolve_precision_name
+from components.features.text import ModelName, fingerprint_folder, resolve_precision_name
 
 DESCRIPTORS: Final = "descriptors"
 READY: Final = "ready"
@@ -39,7 +39,7 @@ class ImageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoder: str = Field(
+    encoder: ModelName = Field(
         DESCRIPTORS,
         min_length=1,
         description="descriptors (color and gradients, downloads nothing), ready (input.images holds vectors), or any "

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,12 +25,24 @@ Precision = Literal["fp32", "bf16"]
 FloatTable = NDArray[np.float32]
 
 
+def absolute_folder(name: str) -> str:
+    """A local folder as an absolute path, any other name as it is: workers have another current folder.
+
+    >>> absolute_folder("openai/clip-vit-base-patch32")
+    'openai/clip-vit-base-patch32'
+    """
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
+ModelName = Annotated[str, AfterValidator(absolute_folder)]
+
+
 class TextConfig(BaseModel):
     """How item texts become vectors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(BUNDLED, description="the bundled model, or any Hugging Face name or local path")
+    model: ModelName = Field(BUNDLED, description="the bundled model, or any Hugging Face name or local path")
     max_tokens: int = Field(128, ge=3, description="longer texts are cut")
     pooling: Literal["mean", "cls"] = Field("mean", description="mean over a text's tokens, or its first token")
     normalize: bool = Field(True, description="scale vectors to norm 1")

@@ -133,3 +133,9 @@ def test_variants_override_the_distillation(tmp_path: Path) -> None:
     assert config.variant("average").distillation.weights == "average"
     assert config.variant("average").distillation.temperature == 0.7
     assert config.variant("plain").distillation is None
+
+
+def test_a_teacher_may_have_a_seed_of_its_own(tmp_path: Path) -> None:
+    teachers = {**FULL["teachers"], "id": {**FULL["teachers"]["id"], "seed": 7}}
+    seeds = {node.name: node.seed for node in build_graph(make_config(tmp_path, {**FULL, "teachers": teachers}))}
+    assert (seeds["teach/id"], seeds["teach/text"]) == (7, 0)

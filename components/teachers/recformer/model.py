@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from components.data.batching import Batch, PrefixBatches, TrainingBatches, Windows
 from components.data.flat_sequences import Sequences
 from components.errors import ArtifactError
-from components.features.text import BUNDLED, token_batches
+from components.features.text import BUNDLED, ModelName, token_batches
 from components.model import Catalog, Phase, Ranker
 from components.schema import PAD
 from components.teachers.heads import CosineHead, unit
@@ -41,7 +41,7 @@ class RecformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field(BUNDLED, description="the bundled model, or any Hugging Face name or local path")
+    backbone: ModelName = Field(BUNDLED, description="the bundled model, or any Hugging Face name or local path")
     num_layers: int | None = Field(None, ge=1, description="keep so many of the first layers; null: all")
     attention: Literal["auto", "dense", "longformer"] = Field(
         "auto", description="auto: dense up to 512 tokens unless the backbone is a Longformer"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from components.errors import ConfigError
+from components.features.image import ImageConfig
 from components.features.text import (
     TextConfig,
     TextEncoder,
@@ -18,6 +21,7 @@ from components.features.text import (
     settings_key,
     token_batches,
 )
+from components.teachers.recformer.model import RecformerConfig
 
 TEXTS = [
     "A cordless drill with two batteries",
@@ -133,3 +137,13 @@ def test_the_settings_key_holds_what_changes_vectors_and_nothing_else() -> None:
     ]
     assert {settings_key(config) for config in same} == {base}
     assert len({base, *(settings_key(config) for config in other)}) == 6
+
+
+def test_a_local_folder_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster have another current folder than the driver that read the configuration."""
+    (tmp_path / "own-model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert TextConfig(model="own-model").model == str(tmp_path / "own-model")
+    assert ImageConfig(encoder="own-model").encoder == str(tmp_path / "own-model")
+    assert RecformerConfig(backbone="own-model").backbone == str(tmp_path / "own-model")
+    assert TextConfig(model="some/model").model == "some/model"
