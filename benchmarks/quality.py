@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from components.evaluation.significance import paired_test, seed_mean
 
 METRICS = ("ndcg@10", "recall@10")
 BASELINE = "plain"
+TEACHER_SEED = re.compile(r"-s\d+$")  # how `benchmarks.teachers` names a teacher's seeds
 
 
 def find_models(run: Path) -> dict[str, list[Path]]:
@@ -33,7 +36,8 @@ def find_models(run: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for config in sorted([*run.glob("distill/*/seed-*/config.json"), *run.glob("teach/*/config.json")]):
         folder = config.parent
-        found.setdefault(folder.parent.name if folder.name.startswith("seed-") else folder.name, []).append(folder)
+        name = folder.parent.name if folder.name.startswith("seed-") else TEACHER_SEED.sub("", folder.name)
+        found.setdefault(name, []).append(folder)
     return found
 
 
@@ -60,22 +64,22 @@ def compare(values: dict[str, dict[str, NDArray[np.float64]]]) -> list[dict[str,
     return sorted(rows, key=lambda row: -row[METRICS[0]])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--part", choices=["valid", "test"], default="test")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     document = {}
     for protocol, mask in (("seen items left out", True), ("seen items ranked too", False)):
-        rows = document[protocol] = compare(rank(arguments.run, arguments.part, mask))
-        table = Table("model", *METRICS, "gain", "p", title=f"{arguments.run}, {arguments.part}, {protocol}")
+        rows = document[protocol] = compare(rank(options.run, options.part, mask))
+        table = Table("model", *METRICS, "gain", "p", title=f"{options.run}, {options.part}, {protocol}")
         for row in rows:
             gain = (f"{row['gain']:+.1%}", f"{row['p_value']:.2g}") if "gain" in row else ("", "")
             table.add_row(row["name"], *(f"{row[metric]:.4f}" for metric in METRICS), *gain)
         Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

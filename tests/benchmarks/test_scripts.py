@@ -11,6 +11,8 @@ from benchmarks import (
     environments,
     evaluation_speed,
     parallel_teachers,
+    quality,
+    teachers,
     text_encoding,
     training_speed,
     two_workers,
@@ -23,6 +25,8 @@ SCRIPTS = (
     evaluation_speed,
     text_encoding,
     parallel_teachers,
+    quality,
+    teachers,
     distillation_cost,
     two_workers,
     environments,
@@ -97,3 +101,18 @@ def test_settings_of_distillation_are_json_where_they_can_be() -> None:
     assert setting("candidates=all") == ("candidates", "all")
     with pytest.raises(ValueError, match="KEY=VALUE"):
         setting("weight")
+
+
+def test_teachers_are_multiplied_by_seeds_and_share_one_pretraining() -> None:
+    config = {
+        "name": "shop",
+        "pretrain": {"domains": {}},
+        "teachers": {"text": {"kind": "unisrec", "pretrained": True}, "id": {"kind": "unisrec"}},
+        "distillation": {},
+        "student": {"kind": "sasrec"},
+    }
+    run = teachers.multiply(config, [0, 4], [])
+    assert list(run["teachers"]) == ["text-s0", "text-s4", "id-s0", "id-s4"]
+    assert run["teachers"]["text-s4"] == {"kind": "unisrec", "pretrained": "runs/shop/pretrain/text", "seed": 4}
+    assert (run["name"], run["seeds"], "distillation" in run, "pretrain" in run) == ("shop-seeds", [0, 4], False, False)
+    assert list(teachers.multiply(config, [1], ["id"])["teachers"]) == ["id-s1"]

@@ -22,6 +22,14 @@ training:
 """
 
 
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_configurations_are_valid_and_named_as_their_file(file: Path) -> None:
+    assert load_config(file).name == file.stem
+
+
 def write(folder: Path, text: str) -> Path:
     file = folder / "demo.yaml"
     file.write_text(text, encoding="utf-8")
