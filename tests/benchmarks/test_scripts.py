@@ -12,6 +12,7 @@ from benchmarks import (
     evaluation_speed,
     parallel_teachers,
     quality,
+    random_teacher,
     teachers,
     text_encoding,
     training_speed,
@@ -19,6 +20,7 @@ from benchmarks import (
 )
 from benchmarks.distillation_cost import setting
 from benchmarks.environments import OURS, PEERS, Patch, apply_patch, install_commands, is_ready
+from components.distillation.config import DistillationConfig
 
 SCRIPTS = (
     training_speed,
@@ -26,6 +28,7 @@ SCRIPTS = (
     text_encoding,
     parallel_teachers,
     quality,
+    random_teacher,
     teachers,
     distillation_cost,
     two_workers,
@@ -116,3 +119,14 @@ def test_teachers_are_multiplied_by_seeds_and_share_one_pretraining() -> None:
     assert run["teachers"]["text-s4"] == {"kind": "unisrec", "pretrained": "runs/shop/pretrain/text", "seed": 4}
     assert (run["name"], run["seeds"], "distillation" in run, "pretrain" in run) == ("shop-seeds", [0, 4], False, False)
     assert list(teachers.multiply(config, [1], ["id"])["teachers"]) == ["id-s1"]
+
+
+def test_the_random_teacher_takes_the_place_of_the_last(tmp_path: Path) -> None:
+    run = random_teacher.with_random(
+        {"teachers": {"a-s0": {}}}, {"weight": 2.0, "epsilon": 1}, ["a", "b", "c"], {"kind": "external"}
+    )
+    assert run["teachers"]["random"] == {"kind": "external", "strength": 0.1}
+    assert run["distillation"] == {"weight": 2.0, "teachers": ["a", "b", "c"], "base_weights": "uniform"}
+    assert run["variants"]["random-average"] == {"teachers": ["a", "b", "random"], "weights": "average"}
+    assert run["variants"]["without-third"] == {"teachers": ["a", "b"]}
+    assert all(DistillationConfig.model_validate({**run["distillation"], **own}) for own in run["variants"].values())
