@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Logits held at once. On a CPU 2 MiB in fp32, about what a core keeps in its level-2 cache; a GPU wants large products.
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
@@ -90,3 +91,81 @@ def chunked_cross_entropy(
     chunk = chunk_rows or max(64, elements // len(table))
     result: Tensor = _ChunkedCrossEntropy.apply(states, table, targets, scale, chunk)  # type: ignore[no-untyped-call]
     return result
+
+
+def bce_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Binary cross-entropy of one target against m negatives, mean over the 1 + m (SASRec, Kang & McAuley 2018).
+
+    Args:
+        positive: (P,) scores of the targets.
+        negative: (P, m) scores of the negatives; -inf takes one out of the loss.
+
+    Returns:
+        A scalar, in nats.
+
+    >>> round(bce_loss(torch.tensor([0.0]), torch.tensor([[0.0]])).item(), 4)  # log 2
+    0.6931
+    """
+    return gbce_loss(positive, negative, beta=1.0)
+
+
+def gbce_loss(positive: Tensor, negative: Tensor, beta: float) -> Tensor:
+    """Generalized binary cross-entropy (gSASRec, Petrov & Macdonald 2023, Eq. 9): ``sigmoid(s+)`` to the power `beta`.
+
+    Sampled negatives make a model overconfident; a `beta` below 1 undoes it, see `gbce_beta`.
+
+    Args:
+        positive: (P,).
+        negative: (P, m); -inf takes one out of the loss.
+        beta: 1 gives plain binary cross-entropy.
+    """
+    return (beta * F.softplus(-positive) + F.softplus(negative).sum(dim=1)).mean() / (1 + negative.shape[1])
+
+
+def gbce_beta(num_items: int, num_negatives: int, calibration: float) -> float:
+    """``beta = a (t (1 - 1/a) + 1/a)`` with the sampling rate ``a = m / (N - 1)`` (gSASRec, Eq. 12).
+
+    Args:
+        num_items: N.
+        num_negatives: m.
+        calibration: t; 0 is plain binary cross-entropy, 1 calibrates the probabilities fully.
+
+    >>> gbce_beta(1001, 100, 0.0), round(gbce_beta(1001, 100, 1.0), 6)
+    (1.0, 0.1)
+    """
+    rate = min(1.0, num_negatives / max(num_items - 1, 1))
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalized ranking, ``-log sigmoid(s+ - s-)``, mean over all pairs (Rendle et al. 2009).
+
+    Args:
+        positive: (P,).
+        negative: (P, m); -inf takes one out of the loss.
+
+    >>> round(bpr_loss(torch.tensor([1.0]), torch.tensor([[1.0, 1.0]])).item(), 4)  # log 2
+    0.6931
+    """
+    return F.softplus(negative - positive[:, None]).mean()
+
+
+def sampled_softmax_loss(positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q_negative: Tensor) -> Tensor:
+    """Softmax cross-entropy over the target and m samples, corrected for how likely each was drawn (logQ).
+
+    ``-log(e^(s+ - log q+) / (e^(s+ - log q+) + sum_j e^(s_j - log q_j)))`` (Bengio & Senecal 2008; Yi et al. 2019): the
+    popular, drawn often, are not punished for it.
+
+    Args:
+        positive: (P,).
+        negative: (P, m); -inf takes one out of the loss.
+        log_q_positive: (P,) log probability that one draw gives the target.
+        log_q_negative: (m,) or (P, m) the same of the negatives.
+
+    >>> zero = torch.zeros(1)
+    >>> round(sampled_softmax_loss(zero, torch.zeros(1, 3), zero, torch.zeros(3)).item(), 4)  # log 4
+    1.3863
+    """
+    own = (positive - log_q_positive)[:, None]
+    others = negative - log_q_negative
+    return (torch.logsumexp(torch.cat([own, others], dim=1), dim=1) - own[:, 0]).mean()

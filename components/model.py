@@ -146,17 +146,16 @@ class ModelSpec:
 
     Attributes:
         config: frozen pydantic model with unknown keys forbidden; its fields become keyword arguments of `build`.
-        build: makes the model, ``build(catalog, **fields of the config)``.
+        build: makes the model, ``build(catalog, config)``.
         reads_attributes: whether `build` wants the catalog's attributes, which cost memory.
         training: how it is usually trained, where the user says nothing: keys of the training configuration.
     """
 
     config: type[BaseModel]
-    build: Callable[..., Ranker]
+    build: Callable[[Catalog, Any], Ranker]
     reads_attributes: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, catalog: Catalog, arguments: Mapping[str, Any]) -> Ranker:
         """Validate `arguments` and build the model."""
-        config = self.config.model_validate(dict(arguments))
-        return self.build(catalog, **{name: getattr(config, name) for name in self.config.model_fields})
+        return self.build(catalog, self.config.model_validate(dict(arguments)))

@@ -128,12 +128,12 @@ def count_transitions(sequences: Sequences, num_items: int, window: int = 1, dec
     return counts
 
 
-def build(catalog: Catalog, *, alpha: float, window: int, decay: float) -> Markov:
+def build(catalog: Catalog, config: MarkovConfig) -> Markov:
     """Count the transitions of the catalog's sequences; without sequences there are none."""
-    prior: NDArray[np.float64] = alpha * smoothed_shares(catalog.counts)
+    prior: NDArray[np.float64] = config.alpha * smoothed_shares(catalog.counts)
     counts = csr_array((catalog.num_items + 1, catalog.num_items + 1), dtype=np.float64)
     if catalog.sequences is not None:
-        counts = count_transitions(catalog.sequences, catalog.num_items, window, decay)
+        counts = count_transitions(catalog.sequences, catalog.num_items, config.window, config.decay)
     values = np.log(counts.data + prior[counts.indices - 1])
     head = TransitionHead(
         torch.from_numpy(np.log(prior).astype(np.float32)),

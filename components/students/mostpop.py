@@ -73,7 +73,7 @@ def smoothed_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def build(catalog: Catalog) -> MostPop:
+def build(catalog: Catalog, config: MostPopConfig) -> MostPop:
     """Count nothing: the catalog knows its counts."""
     log_shares = np.log(smoothed_shares(catalog.counts)).astype(np.float32)
     return MostPop(PopularityHead(torch.from_numpy(log_shares)))

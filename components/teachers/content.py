@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.batching import Batch
-from components.errors import ArtifactError
+from components.errors import ArtifactError, ConfigError
 from components.layers.transformer import TransformerEncoder
-from components.model import Ranker
+from components.model import Catalog, Ranker
 from components.schema import PAD
 from components.teachers.heads import CosineHead, unit
 
@@ -21,6 +23,44 @@ Mode = Literal["inductive", "transductive"]
 Tune = Literal["full", "adaptor"]
 TEXT_FEATURE = "text"
 ENCODER = "encoder."
+
+
+class ContentConfig(BaseModel):
+    """Arguments that both kinds take; the defaults are PRM-KD's (teachers.md, section 4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = Field(
+        "transductive", description="inductive: content alone; transductive: content and a learnt vector per item"
+    )
+    dim: int = Field(300, ge=1, description="width of item vectors and states")
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1)
+    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    adaptor_dropout: float = Field(0.2, ge=0, lt=1, description="rate on the content vectors")
+    num_experts: int = Field(8, ge=1, description="parametric whitenings in an adaptor")
+    temperature: float = Field(0.07, gt=0, description="divides the cosines")
+    whitening: bool = Field(False, description="whiten the content vectors in front of their adaptor")
+    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
+    tune: Tune = Field("full", description="adaptor: keep position embedding and transformer as they were pre-trained")
+
+    def encoder(self) -> TransformerEncoder:
+        """The network that reads item vectors."""
+        return TransformerEncoder(
+            self.dim, self.num_layers, self.num_heads, self.inner_dim, self.max_length, self.dropout
+        )
+
+
+def content_table(catalog: Catalog, name: str) -> Tensor:
+    """(N + 1, d) content vectors of the catalog, row 0 for PAD.
+
+    Raises:
+        ConfigError: the catalog has none of this name.
+    """
+    if name not in catalog.features:
+        raise ConfigError(f"the teacher needs item {name} vectors, and the catalog has none; add a section `features`")
+    return torch.from_numpy(np.array(catalog.features[name], dtype=np.float32))
 
 
 class ContentItems(nn.Module, ABC):
@@ -70,20 +110,20 @@ class ContentRanker(Ranker):
 
     Args:
         items: makes the item vectors.
-        encoder: (B, L, D) item vectors -> (P, D) states.
-        max_length: L.
-        temperature: divides the cosines.
+        config: sizes of the network that turns (B, L, D) item vectors into (P, D) states, and what is trained of it.
     """
 
     head: CosineHead
     items: ContentItems
 
-    def __init__(self, items: ContentItems, encoder: TransformerEncoder, max_length: int, temperature: float) -> None:
+    def __init__(self, items: ContentItems, config: ContentConfig) -> None:
         super().__init__()
-        self.items, self.encoder, self.max_length = items, encoder, max_length
+        self.items, self.encoder, self.max_length = items, config.encoder(), config.max_length
         self.num_items = items.num_items
-        self.head = CosineHead(self.unit_vectors, temperature)
+        self.head = CosineHead(self.unit_vectors, config.temperature)
         self._kept: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
+        if config.tune == "adaptor":
+            self.freeze_encoder()
 
     @property
     def temperature(self) -> float:

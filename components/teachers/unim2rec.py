@@ -10,43 +10,31 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.errors import ConfigError
-from components.layers.transformer import TransformerEncoder
 from components.model import Catalog
 from components.teachers.adaptor import MoEAdaptor, Whitening
-from components.teachers.content import TEXT_FEATURE, ContentItems, ContentRanker, Mode, Tune, learnt_vectors
+from components.teachers.content import (
+    TEXT_FEATURE,
+    ContentConfig,
+    ContentItems,
+    ContentRanker,
+    content_table,
+    learnt_vectors,
+)
 
 IMAGE_FEATURE = "image"
 
 
-class UniM2RecConfig(BaseModel):
-    """Arguments of UniM2Rec; the defaults are PRM-KD's (teachers.md, section 4)."""
+class UniM2RecConfig(ContentConfig):
+    """Arguments of UniM2Rec."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Mode = Field(
-        "transductive", description="inductive: texts and pictures only; transductive: and a learnt vector per item"
-    )
-    dim: int = Field(300, ge=1, description="width of item vectors and states")
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(2, ge=1)
-    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
-    dropout: float = Field(0.1, ge=0, lt=1)
-    adaptor_dropout: float = Field(0.2, ge=0, lt=1, description="rate on the text and image vectors")
     modality_dropout: float = Field(
         0.2, ge=0, lt=1, description="rate at which training hides an item's picture; never its text"
     )
-    num_experts: int = Field(8, ge=1, description="parametric whitenings in each adaptor")
-    temperature: float = Field(0.07, gt=0, description="divides the cosines")
-    whitening: bool = Field(False, description="whiten the text and image vectors in front of their adaptors")
-    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
-    tune: Tune = Field("full", description="adaptor: keep position embedding and transformer as they were pre-trained")
 
 
 class Tower(nn.Module):
@@ -179,46 +167,27 @@ class UniM2Rec(ContentRanker):
     items: MultimodalItems
 
 
-def build(
-    catalog: Catalog,
-    *,
-    mode: Mode,
-    dim: int,
-    num_layers: int,
-    num_heads: int,
-    inner_dim: int,
-    dropout: float,
-    adaptor_dropout: float,
-    modality_dropout: float,
-    num_experts: int,
-    temperature: float,
-    whitening: bool,
-    max_length: int,
-    tune: Tune,
-) -> UniM2Rec:
+def build(catalog: Catalog, config: UniM2RecConfig) -> UniM2Rec:
     """Build a UniM2Rec for the catalog's text and image vectors; without the latter it reads texts only.
 
     Raises:
         ConfigError: the catalog has no text vectors.
     """
-    if TEXT_FEATURE not in catalog.features:
-        raise ConfigError("unim2rec needs item text vectors, and the catalog has none; add a section `features`")
-    text, image = _table(catalog, TEXT_FEATURE), None
-    text_tower, image_tower = Tower(text.shape[1], dim, num_experts, adaptor_dropout, whitening), None
-    if IMAGE_FEATURE in catalog.features:
-        image = _table(catalog, IMAGE_FEATURE)
-        image_tower = Tower(image.shape[1], dim, num_experts, adaptor_dropout, whitening)
-    learnt = mode == "transductive"
-    items = MultimodalItems(text, image, text_tower, image_tower, learnt=learnt, modality_dropout=modality_dropout)
-    encoder = TransformerEncoder(dim, num_layers, num_heads, inner_dim, max_length, dropout)
-    model = UniM2Rec(items, encoder, max_length, temperature)
-    if tune == "adaptor":
-        model.freeze_encoder()
-    return model
 
+    def tower(width: int) -> Tower:
+        return Tower(width, config.dim, config.num_experts, config.adaptor_dropout, config.whitening)
 
-def _table(catalog: Catalog, name: str) -> Tensor:
-    return torch.from_numpy(np.array(catalog.features[name], dtype=np.float32))
+    text = content_table(catalog, TEXT_FEATURE)
+    image = content_table(catalog, IMAGE_FEATURE) if IMAGE_FEATURE in catalog.features else None
+    items = MultimodalItems(
+        text,
+        image,
+        tower(text.shape[1]),
+        None if image is None else tower(image.shape[1]),
+        learnt=config.mode == "transductive",
+        modality_dropout=config.modality_dropout,
+    )
+    return UniM2Rec(items, config)
 
 
 def alignment_loss(texts: Tensor, images: Tensor, temperature: float) -> Tensor:

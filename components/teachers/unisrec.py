@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from components.errors import ConfigError
-from components.layers.transformer import TransformerEncoder
 from components.model import Catalog
 from components.teachers.adaptor import MoEAdaptor, Whitening
-from components.teachers.content import TEXT_FEATURE, ContentItems, ContentRanker, Mode, Tune, learnt_vectors
+from components.teachers.content import (
+    TEXT_FEATURE,
+    ContentConfig,
+    ContentItems,
+    ContentRanker,
+    content_table,
+    learnt_vectors,
+)
 
 
-class UniSRecConfig(BaseModel):
-    """Arguments of UniSRec; the defaults are PRM-KD's (teachers.md, section 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Mode = Field(
-        "transductive", description="inductive: text only; transductive: text and a learnt vector per item"
-    )
-    dim: int = Field(300, ge=1, description="width of item vectors and states")
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(2, ge=1)
-    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
-    dropout: float = Field(0.1, ge=0, lt=1)
-    adaptor_dropout: float = Field(0.2, ge=0, lt=1, description="rate on the text vectors")
-    num_experts: int = Field(8, ge=1, description="parametric whitenings in the adaptor")
-    temperature: float = Field(0.07, gt=0, description="divides the cosines")
-    whitening: bool = Field(False, description="whiten the text vectors in front of the adaptor")
-    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
-    tune: Tune = Field("full", description="adaptor: keep position embedding and transformer as they were pre-trained")
+class UniSRecConfig(ContentConfig):
+    """Arguments of UniSRec."""
 
 
 class TextItems(ContentItems):
@@ -95,34 +81,13 @@ class UniSRec(ContentRanker):
         self.num_items, self._kept = self.items.num_items, None
 
 
-def build(
-    catalog: Catalog,
-    *,
-    mode: Mode,
-    dim: int,
-    num_layers: int,
-    num_heads: int,
-    inner_dim: int,
-    dropout: float,
-    adaptor_dropout: float,
-    num_experts: int,
-    temperature: float,
-    whitening: bool,
-    max_length: int,
-    tune: Tune,
-) -> UniSRec:
+def build(catalog: Catalog, config: UniSRecConfig) -> UniSRec:
     """Build a UniSRec for the catalog's text vectors.
 
     Raises:
         ConfigError: the catalog has no text vectors.
     """
-    if TEXT_FEATURE not in catalog.features:
-        raise ConfigError("unisrec needs item text vectors, and the catalog has none; run the stage `features` first")
-    text = torch.from_numpy(np.array(catalog.features[TEXT_FEATURE], dtype=np.float32))
-    adaptor = MoEAdaptor(text.shape[1], dim, num_experts, adaptor_dropout)
-    items = TextItems(text, adaptor, Whitening(text.shape[1]) if whitening else None, mode == "transductive")
-    encoder = TransformerEncoder(dim, num_layers, num_heads, inner_dim, max_length, dropout)
-    model = UniSRec(items, encoder, max_length, temperature)
-    if tune == "adaptor":
-        model.freeze_encoder()
-    return model
+    text = content_table(catalog, TEXT_FEATURE)
+    adaptor = MoEAdaptor(text.shape[1], config.dim, config.num_experts, config.adaptor_dropout)
+    whitening = Whitening(text.shape[1]) if config.whitening else None
+    return UniSRec(TextItems(text, adaptor, whitening, config.mode == "transductive"), config)

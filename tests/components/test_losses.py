@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from components.losses import chunked_cross_entropy
+from components.losses import (
+    bce_loss,
+    bpr_loss,
+    chunked_cross_entropy,
+    gbce_beta,
+    gbce_loss,
+    sampled_softmax_loss,
+)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, None])
@@ -45,3 +55,67 @@ def test_holds_no_full_logits() -> None:
         chunked_cross_entropy(states, table, torch.randint(0, 2000, (300,)))
     assert kept
     assert max(kept) <= table.numel()
+
+
+def scores(rows: int = 5, negatives: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(rows, generator=generator), torch.randn(rows, negatives, generator=generator)
+
+
+def test_bce_is_torchs_binary_cross_entropy() -> None:
+    positive, negative = scores()
+    logits = torch.cat([positive[:, None], negative], dim=1)
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1.0
+    torch.testing.assert_close(bce_loss(positive, negative), F.binary_cross_entropy_with_logits(logits, labels))
+
+
+def test_gbce_is_the_paper_s_formula_and_bce_without_calibration() -> None:
+    positive, negative = scores()
+    expected = 0.0
+    for own, others in zip(positive.tolist(), negative.tolist(), strict=True):
+        terms = [-math.log((1 / (1 + math.exp(-own))) ** 0.3)]
+        terms += [-math.log(1 - 1 / (1 + math.exp(-score))) for score in others]
+        expected += sum(terms) / len(terms) / len(positive)
+    assert gbce_loss(positive, negative, beta=0.3).item() == pytest.approx(expected, rel=1e-5)
+    assert gbce_beta(500, 10, calibration=0.0) == pytest.approx(1.0)
+    torch.testing.assert_close(gbce_loss(positive, negative, gbce_beta(500, 10, 0.0)), bce_loss(positive, negative))
+
+
+def test_bpr_is_the_mean_over_all_pairs() -> None:
+    positive, negative = scores()
+    pairs = [-math.log(1 / (1 + math.exp(n - p))) for p, row in zip(positive, negative, strict=True) for n in row]
+    assert bpr_loss(positive, negative).item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+
+
+def test_sampled_softmax_over_all_items_is_the_softmax() -> None:
+    """With every other item drawn once and equal probabilities, nothing is left to correct."""
+    logits = torch.randn(6, 9, generator=torch.Generator().manual_seed(2))
+    targets = torch.arange(6)
+    positive = logits.gather(1, targets[:, None])[:, 0]
+    negative = logits.masked_fill(F.one_hot(targets, 9).bool(), -torch.inf)
+    same = torch.full((9,), -math.log(9))
+    found = sampled_softmax_loss(positive, negative, same[targets], same)
+    torch.testing.assert_close(found, F.cross_entropy(logits, targets))
+
+
+def test_the_correction_makes_sampled_softmax_right_on_average() -> None:
+    """exp(-loss) times the target's weight estimates its probability, although popular items are drawn more often."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(50, generator=generator)
+    shares = torch.softmax(2.0 * torch.randn(50, generator=generator), dim=0)
+    target, drawn = 0, torch.multinomial(shares, 40_000, replacement=True, generator=generator)
+    drawn = drawn[drawn != target]
+    mean = (logits[drawn] - shares[drawn].log()).logsumexp(0) - math.log(40_000)
+    others = torch.cat([logits[:target], logits[target + 1 :]]).logsumexp(0)
+    assert mean.item() == pytest.approx(others.item(), abs=0.05)
+
+
+@pytest.mark.parametrize("loss", [bce_loss, bpr_loss])
+def test_a_negative_taken_out_counts_for_nothing(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    positive, negative = (part.requires_grad_() for part in scores())
+    hit = torch.zeros(5, 7, dtype=torch.bool)
+    hit[:, 2] = True
+    loss(positive, negative.masked_fill(hit, -torch.inf)).backward()
+    assert not negative.grad[:, 2].any()
+    assert torch.isfinite(positive.grad).all()

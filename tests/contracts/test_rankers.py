@@ -34,7 +34,14 @@ SMALL = {
     "max_length": 8,
 }  # where a model has such a field
 VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run of their own
-    "sasrec": [{"norm": "post"}, {"norm": "pre"}],
+    "sasrec": [
+        {"norm": "post"},
+        {"norm": "pre"},
+        {"loss": "sampled-softmax", "negatives": "popularity"},
+        {"loss": "gbce", "num_negatives": 8},
+        {"loss": "bce", "num_negatives": 1, "shared_negatives": False},
+        {"loss": "bpr", "num_negatives": 4},
+    ],
     "markov": [{}, {"window": 3}],
     "recformer": [
         {"freeze_words": False},

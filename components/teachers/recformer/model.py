@@ -258,7 +258,7 @@ def prefixes(batch: Batch, max_length: int) -> Tensor:
     return rows.gather(1, columns.clamp_min(0)).masked_fill(columns < 0, PAD)
 
 
-def build(catalog: Catalog, **arguments: object) -> Recformer:
+def build(catalog: Catalog, settings: RecformerConfig) -> Recformer:
     """Build a Recformer for the catalog's attributes, from a language model.
 
     A catalog without sequences is that of a saved model: no language model is read, the tensors bring all.
@@ -266,7 +266,6 @@ def build(catalog: Catalog, **arguments: object) -> Recformer:
     Raises:
         ConfigError: no item has a text, or the language model cannot be used.
     """
-    settings = RecformerConfig.model_validate(arguments)
     if catalog.attributes is None and catalog.sequences is None:
         return Recformer(Architecture(), TokenTable.empty(catalog.num_items), settings)
     language_model = load_language_model(settings.backbone)

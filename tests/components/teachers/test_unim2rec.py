@@ -278,7 +278,7 @@ def test_parameter_efficient_tuning_leaves_the_encoder(mode: str) -> None:
 
 
 def test_texts_are_needed() -> None:
-    with pytest.raises(ConfigError, match="unim2rec needs item text vectors"):
+    with pytest.raises(ConfigError, match="needs item text vectors"):
         make(replace(planted()[1], features={"image": pictures(24)}))
 
 

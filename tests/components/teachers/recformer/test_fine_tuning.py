@@ -18,7 +18,7 @@ from components.artifacts.models import load_model, save_model
 from components.data.batching import PrefixBatches, history_batch
 from components.evaluation.validation import validation_metric
 from components.model import Catalog
-from components.teachers.recformer.model import Recformer, build
+from components.teachers.recformer.model import Recformer, RecformerConfig, build
 from components.teachers.recformer.tokens import tokenize_items
 from components.training.config import TrainingConfig
 from components.training.loop import History, Trainer, World
@@ -53,7 +53,7 @@ class Watch:
 
 def make(bert: str, catalog: Catalog = CATALOG, **arguments: Any) -> Recformer:
     seed_everything(0)
-    return build(catalog, **{"backbone": bert, "max_length": 8, **arguments})
+    return build(catalog, RecformerConfig(**{"backbone": bert, "max_length": 8, **arguments}))
 
 
 def trainer(

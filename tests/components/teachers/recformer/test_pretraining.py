@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch, PrefixBatches, history_batch
 from components.errors import ConfigError
-from components.teachers.recformer.model import Recformer, build
+from components.teachers.recformer.model import Recformer, RecformerConfig, build
 from components.teachers.recformer.pretraining import Pretraining, choose_words, hide_tokens
 from components.teachers.recformer.tokens import TokenBatch
 from components.training.config import TrainingConfig
@@ -23,7 +23,7 @@ SEQUENCES, CATALOG = planted()
 
 def make(bert: str, **arguments: Any) -> Recformer:
     seed_everything(0)
-    return build(CATALOG, backbone=bert, max_length=8, **arguments)
+    return build(CATALOG, RecformerConfig(backbone=bert, max_length=8, **arguments))
 
 
 def batch() -> Batch:
