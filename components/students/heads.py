@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.layers.embedding import ItemEmbedding
-from components.losses import (
-    bce_loss,
-    bpr_loss,
-    chunked_cross_entropy,
-    gbce_beta,
-    gbce_loss,
-    sampled_softmax_loss,
-)
+from components.losses import chunked_cross_entropy
 from components.model import OutputHead
+from components.students.mostpop import smoothed_shares
 
 
 class DotProductHead(OutputHead):
@@ -52,26 +45,39 @@ class DotProductHead(OutputHead):
         return torch.mm(states, self.item_embedding.rows(start, stop).t())
 
 
-SampledLoss = Literal["sampled-softmax", "gbce", "bce", "bpr"]
+Comparison = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (P,), (P, m), (P,), (m,) or (P, m) -> scalar
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a loss with negatives draws them.
+class NegativeSampler(nn.Module):
+    """Draws items that a target is compared with.
 
-    Attributes:
-        loss: its name.
+    Args:
+        counts: (N + 1,) training interactions per item, entry 0 is PAD.
         num_negatives: m per target.
-        distribution: uniform, or in proportion to training frequency.
-        shared: all targets of a batch share one draw.
-        gbce_calibration: t of gBCE.
+        by_popularity: in proportion to training frequency (plus 1), instead of uniformly.
+        shared: all targets of a batch share one draw, which makes their scores one matrix product.
     """
 
-    loss: SampledLoss
-    num_negatives: int = 256
-    distribution: Literal["uniform", "popularity"] = "uniform"
-    shared: bool = True
-    gbce_calibration: float = 0.75
+    def __init__(self, counts: NDArray[np.int64], num_negatives: int, by_popularity: bool, shared: bool) -> None:
+        super().__init__()
+        self.num_negatives, self.by_popularity, self.shared = num_negatives, by_popularity, shared
+        shares = smoothed_shares(counts) if by_popularity else np.full(len(counts) - 1, 1.0 / (len(counts) - 1))
+        log_shares, borders = np.log(shares).astype(np.float32), np.cumsum(shares)[:-1].astype(np.float32)
+        self.register_buffer("log_shares", torch.from_numpy(log_shares), persistent=False)  # (N,)
+        self.register_buffer("borders", torch.from_numpy(borders), persistent=False)  # (N - 1,)
+        self.log_shares: Tensor
+        self.borders: Tensor
+
+    def forward(self, positions: int) -> Tensor:
+        """(m,) item numbers, or (positions, m) where every position has its own; repeats are possible."""
+        shape = (self.num_negatives,) if self.shared else (positions, self.num_negatives)
+        if not self.by_popularity:
+            return torch.randint(1, len(self.log_shares) + 1, shape, device=self.log_shares.device)
+        return torch.searchsorted(self.borders, torch.rand(shape, device=self.borders.device), right=True) + 1
+
+    def log_probability(self, items: Tensor) -> Tensor:
+        """(...) log probability that one draw gives the item."""
+        return self.log_shares[items - 1]
 
 
 class SampledHead(DotProductHead):
@@ -81,49 +87,23 @@ class SampledHead(DotProductHead):
 
     Args:
         item_embedding: the student's own item embedding.
-        sampling: which loss, and how negatives are drawn.
-        counts: (N + 1,) training interactions per item, entry 0 is PAD.
+        sampler: draws the negatives.
+        compare: the loss, of scores of targets and negatives (-inf where one does not count) and the log probability
+            of drawing each of them.
     """
 
-    def __init__(self, item_embedding: ItemEmbedding, sampling: Sampling, counts: NDArray[np.int64]) -> None:
+    def __init__(self, item_embedding: ItemEmbedding, sampler: NegativeSampler, compare: Comparison) -> None:
         super().__init__(item_embedding)
-        self.sampling = sampling
-        frequency = counts[1:] + 1.0 if sampling.distribution == "popularity" else np.ones(len(counts) - 1)
-        shares = torch.from_numpy(frequency / frequency.sum())
-        self.register_buffer("log_shares", shares.log().float(), persistent=False)  # (N,)
-        self.register_buffer("borders", shares.cumsum(0)[:-1].float(), persistent=False)  # (N - 1,) of a uniform draw
-        self.log_shares: Tensor
-        self.borders: Tensor
+        self.sampler, self.compare = sampler, compare
 
     def loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """The sampled loss; 0 for an empty batch."""
         if len(targets) == 0:
             return states.sum() * 0.0
-        drawn = self.draw(len(targets))  # (m,) or (P, m)
+        drawn = self.sampler(len(targets))  # (m,) or (P, m)
         positive = torch.linalg.vecdot(states, self.item_embedding(targets))  # (P,)
         vectors = self.item_embedding(drawn)
         negative = states @ vectors.t() if drawn.ndim == 1 else (vectors @ states[:, :, None])[..., 0]  # (P, m)
         negative = negative.masked_fill(drawn == targets[:, None], -torch.inf)
-        return self._compare(positive, negative, targets, drawn)
-
-    def draw(self, positions: int) -> Tensor:
-        """(m,) item numbers, or (positions, m) where every position has its own."""
-        drawn = self.sampling.num_negatives
-        shape = (drawn,) if self.sampling.shared else (positions, drawn)
-        if self.sampling.distribution == "uniform":
-            return torch.randint(1, len(self.log_shares) + 1, shape, device=self.log_shares.device)
-        return torch.searchsorted(self.borders, torch.rand(shape, device=self.borders.device), right=True) + 1
-
-    def _compare(self, positive: Tensor, negative: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
-        match self.sampling.loss:
-            case "bce":
-                return bce_loss(positive, negative)
-            case "bpr":
-                return bpr_loss(positive, negative)
-            case "gbce":
-                beta = gbce_beta(len(self.log_shares), negative.shape[1], self.sampling.gbce_calibration)
-                return gbce_loss(positive, negative, beta)
-            case "sampled-softmax":
-                return sampled_softmax_loss(
-                    positive, negative, self.log_shares[targets - 1], self.log_shares[drawn - 1]
-                )
+        log_q = self.sampler.log_probability
+        return self.compare(positive, negative, log_q(targets), log_q(drawn))

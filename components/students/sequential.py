@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding
+from components.losses import bce_loss, bpr_loss, gbce_beta, gbce_loss, sampled_softmax_loss
 from components.model import Catalog, OutputHead, Ranker
-from components.students.heads import DotProductHead, SampledHead, SampledLoss, Sampling
+from components.students.heads import Comparison, DotProductHead, NegativeSampler, SampledHead
 
 
 class SequentialConfig(BaseModel):
@@ -21,7 +22,7 @@ class SequentialConfig(BaseModel):
     dim: int = Field(64, ge=1, description="width of item vectors and states")
     max_length: int = Field(50, ge=1, description="items of a history that the model sees")
     dropout: float = Field(0.2, ge=0, lt=1)
-    loss: Literal["softmax"] | SampledLoss = Field(
+    loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = Field(
         "softmax", description="softmax: over all items; the others draw negatives"
     )
     num_negatives: int = Field(256, ge=1, description="negatives of a sampled loss")
@@ -68,7 +69,13 @@ def make_head(catalog: Catalog, config: SequentialConfig, item_embedding: FullEm
     """The head with the configured loss, tied to `item_embedding`."""
     if config.loss == "softmax":
         return DotProductHead(item_embedding)
-    sampling = Sampling(
-        config.loss, config.num_negatives, config.negatives, config.shared_negatives, config.gbce_calibration
-    )
-    return SampledHead(item_embedding, sampling, catalog.counts)
+    by_popularity = config.negatives == "popularity"
+    sampler = NegativeSampler(catalog.counts, config.num_negatives, by_popularity, config.shared_negatives)
+    beta = gbce_beta(catalog.num_items, config.num_negatives, config.gbce_calibration)
+    comparisons: dict[str, Comparison] = {
+        "sampled-softmax": sampled_softmax_loss,
+        "gbce": lambda positive, negative, *_: gbce_loss(positive, negative, beta),
+        "bce": lambda positive, negative, *_: bce_loss(positive, negative),
+        "bpr": lambda positive, negative, *_: bpr_loss(positive, negative),
+    }
+    return SampledHead(item_embedding, sampler, comparisons[config.loss])
