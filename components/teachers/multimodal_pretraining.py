@@ -13,7 +13,7 @@ from components.data.batching import Batch
 from components.data.flat_sequences import Sequences
 from components.schema import PAD
 from components.teachers.heads import unit
-from components.teachers.pretraining import ContrastiveConfig, Domain, contrastive_loss, same_targets
+from components.teachers.pretraining import ContrastiveConfig, Domain, grouped_contrast
 from components.teachers.unim2rec import UniM2Rec, alignment_loss
 
 ALIGNED_ITEMS = 2048  # of a batch at most: the loss compares each with each
@@ -41,8 +41,7 @@ class MultimodalObjective:
         vectors = items.fuse(texts, images, items.has_text[known], items.shown(known)) * (known != PAD)[:, None]
         inputs, targets = index.split([batch.items.numel(), batch.targets.numel()])
         states = self.model.encode(vectors[inputs.view_as(batch.items)], batch.positions)
-        positives, masked = unit(vectors[targets]), same_targets(batch.targets)
-        loss = contrastive_loss(states, positives, masked, temperature=config.temperature, compat=config.compat)
+        loss = grouped_contrast(states, unit(vectors[targets]), batch.targets, config)
         if config.alignment_weight == 0:
             return loss
         both = torch.nonzero(items.has_text[known] & items.has_image[known])[:, 0]

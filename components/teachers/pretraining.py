@@ -26,6 +26,9 @@ class ContrastiveConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(0.07, gt=0, description="divides the cosines")
+    max_negatives: int = Field(
+        2048, ge=1, description="instances that are each other's negatives; a larger batch is split into random groups"
+    )
     seq_seq_weight: float = Field(1e-3, ge=0, description="weight of the sequence-sequence loss; 0 leaves it out")
     item_drop: float = Field(
         0.2, ge=0, lt=1, description="rate at which an augmented view loses items; never the first"
@@ -74,6 +77,44 @@ def contrastive_loss(
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
+def grouped_contrast(
+    states: Tensor, positives: Tensor, targets: Tensor, config: ContrastiveConfig, rows: Tensor | None = None
+) -> Tensor:
+    """`contrastive_loss` within random groups of at most ``max_negatives`` instances, mean over all instances.
+
+    A batch of long histories has tens of thousands of instances; comparing each with each would cost their square.
+
+    Args:
+        states: (P, D) of norm 1.
+        positives: (P, D) of norm 1.
+        targets: (P,) instances with the same target are no negatives of each other.
+        rows: (P,) where given, neither are instances of the same row.
+    """
+    total = (states.sum() + positives.sum()) * 0.0
+    for part in random_groups(len(states), config.max_negatives):
+        own = part.to(states.device)
+        masked = same_targets(targets[own])
+        if rows is not None:
+            masked |= same_targets(rows[own])
+        loss = contrastive_loss(
+            states[own], positives[own], masked, temperature=config.temperature, compat=config.compat
+        )
+        total = total + loss * (len(own) / len(states))
+    return total
+
+
+def random_groups(count: int, size: int) -> Sequence[Tensor]:
+    """Numbers 0 .. count - 1 in groups of nearly equal size, at most `size`; in order where one group holds all.
+
+    >>> [len(group) for group in random_groups(7, 3)], random_groups(3, 3)
+    ([3, 2, 2], [tensor([0, 1, 2])])
+    """
+    if count <= size:
+        return [torch.arange(count)]
+    groups: Sequence[Tensor] = torch.randperm(count).tensor_split(-(-count // size))
+    return groups
+
+
 def drop_items(batch: Batch, rate: float) -> Batch:
     """An augmented view: every item but each row's first is left out at `rate`, the rest moves up to the left.
 
@@ -118,17 +159,11 @@ class ContrastiveObjective:
         vectors = self._adapt(known)  # (n, D)
         inputs, targets = index.split([batch.items.numel(), batch.targets.numel()])
         states = self.model.encode(vectors[inputs.view_as(batch.items)], batch.positions)
-        masked = same_targets(batch.targets)
-        loss = self._loss(states, unit(vectors[targets]), masked)
+        loss = grouped_contrast(states, unit(vectors[targets]), batch.targets, config)
         if config.seq_seq_weight == 0:
             return loss
-        rows = batch.rows
-        same_row = (rows[:, None] == rows[None, :]).fill_diagonal_(False)
-        return loss + config.seq_seq_weight * self._loss(states, self._augmented(batch), masked | same_row)
-
-    def _loss(self, states: Tensor, positives: Tensor, masked: Tensor) -> Tensor:
-        config = self.config
-        return contrastive_loss(states, positives, masked, temperature=config.temperature, compat=config.compat)
+        views = self._augmented(batch)
+        return loss + config.seq_seq_weight * grouped_contrast(states, views, batch.targets, config, batch.rows)
 
     def _adapt(self, items: Tensor, text: Tensor | None = None) -> Tensor:
         """(n,) item numbers -> (n, D), PAD zero."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional as F
 
 from components.data.batching import Batch, TrainingBatches, history_batch
 from components.teachers import TEACHERS
@@ -16,7 +17,9 @@ from components.teachers.pretraining import (
     Domain,
     contrastive_loss,
     drop_items,
+    grouped_contrast,
     merge_domains,
+    random_groups,
     same_targets,
 )
 from components.teachers.unisrec import UniSRec
@@ -187,3 +190,31 @@ def test_config_names_what_is_wrong() -> None:
         ContrastiveConfig(item_drop=1.0)
     with pytest.raises(ValidationError, match="item_dorp"):
         ContrastiveConfig.model_validate({"item_dorp": 0.1})
+
+
+def test_groups_hold_every_instance_once_and_bound_the_memory() -> None:
+    torch.manual_seed(0)
+    groups = random_groups(1000, 64)
+    assert max(map(len, groups)) <= 64
+    assert torch.equal(torch.cat(list(groups)).sort().values, torch.arange(1000))
+    kept: list[int] = []
+    states = F.normalize(torch.randn(1000, 4), dim=1).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        grouped_contrast(states, states.detach(), torch.arange(1000), ContrastiveConfig(max_negatives=64))
+    assert max(kept) <= 64 * 64 + states.numel()
+
+
+def test_grouped_contrast_is_the_mean_over_instances_of_their_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    states, views = (F.normalize(torch.randn(7, 4), dim=1) for _ in range(2))
+    targets, rows = torch.tensor([1, 2, 1, 3, 3, 1, 4]), torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    order = torch.tensor([6, 0, 3, 5, 1, 2, 4])
+    monkeypatch.setattr(torch, "randperm", lambda count: order)
+    total = torch.zeros(())
+    for group in ([6, 0, 3], [5, 1], [2, 4]):
+        for i in group:
+            rivals = [j for j in group if j == i or (targets[j] != targets[i] and rows[j] != rows[i])]
+            logits = torch.stack([states[i] @ views[j] for j in rivals]) / 0.07
+            total += torch.logsumexp(logits, 0) - states[i] @ views[i] / 0.07
+    found = grouped_contrast(states, views, targets, ContrastiveConfig(max_negatives=3), rows)
+    torch.testing.assert_close(found, total / 7)
