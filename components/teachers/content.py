@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.batching import Batch
-from components.errors import ArtifactError, ConfigError
+from components.errors import ConfigError
 from components.layers.transformer import TransformerEncoder
 from components.model import Catalog, Ranker
 from components.schema import PAD
 from components.teachers.heads import CosineHead, unit
+from components.teachers.transfer import transferred
 
 Mode = Literal["inductive", "transductive"]
 Tune = Literal["full", "adaptor"]
@@ -181,17 +182,9 @@ class ContentRanker(Ranker):
             ArtifactError: the saved model has other shapes; the message names them.
         """
         own = self.state_dict()
-        wanted = [name for name in own if name.startswith((*self.items.transferred, ENCODER))]
-        for name in wanted:
-            if name not in tensors:
-                kind = type(self).__name__
-                raise ArtifactError(f"pre-trained weights lack {name!r}; pre-train a {kind} of the same arguments")
-            if tensors[name].shape != own[name].shape:
-                raise ArtifactError(
-                    f"pre-trained weights: {name!r} has shape {tuple(tensors[name].shape)}, the teacher needs "
-                    f"{tuple(own[name].shape)}; use the same dim, num_layers, inner_dim, max_length and text model"
-                )
-        self.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
+        wanted = {name: name for name in own if name.startswith((*self.items.transferred, ENCODER))}
+        arguments = "dim, num_layers, inner_dim, max_length and text model"
+        self.load_state_dict(transferred(own, tensors, wanted, type(self).__name__, arguments))
         self._kept = None
 
     def train(self, mode: bool = True) -> Self:

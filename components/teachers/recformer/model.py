@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch, PrefixBatches, TrainingBatches, Windows
 from components.data.flat_sequences import Sequences
-from components.errors import ArtifactError
 from components.features.text import BUNDLED, ModelName, token_batches
 from components.model import Catalog, Phase, Ranker
 from components.schema import PAD
@@ -21,6 +20,7 @@ from components.teachers.heads import CosineHead, unit
 from components.teachers.recformer.backbone import Architecture, Backbone, add_lora
 from components.teachers.recformer.language_models import load_language_model
 from components.teachers.recformer.tokens import ItemTokens, TokenBatch, TokenTable, tokenize_items
+from components.teachers.transfer import transferred
 
 Pooling = Literal["cls", "avg"]
 TRAINING: Final = {  # how its authors tune it (teachers.md, section 2.4)
@@ -220,17 +220,10 @@ class Recformer(Ranker):
             ArtifactError: the saved model has other shapes; the message names them.
         """
         own = self.state_dict()
-        wanted = [name for name in own if name.startswith(TRANSFERRED) and "lora_" not in name]
-        given = {name: tensors.get(name.replace(".base_layer.", ".")) for name in wanted}
-        for name, value in given.items():
-            if value is None:
-                raise ArtifactError(f"pre-trained weights lack {name!r}; pre-train a recformer of the same arguments")
-            if value.shape != own[name].shape:
-                raise ArtifactError(
-                    f"pre-trained weights: {name!r} has shape {tuple(value.shape)}, the teacher needs "
-                    f"{tuple(own[name].shape)}; use the same backbone, num_layers, max_tokens and max_length"
-                )
-        self.load_state_dict({**own, **{name: value for name, value in given.items() if value is not None}})
+        names = [name for name in own if name.startswith(TRANSFERRED) and "lora_" not in name]
+        wanted = {name: name.replace(".base_layer.", ".") for name in names}
+        arguments = "backbone, num_layers, max_tokens and max_length"
+        self.load_state_dict(transferred(own, tensors, wanted, "recformer", arguments))
         self.matrix.zero_()
         self._is_encoded = False
 
