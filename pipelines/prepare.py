@@ -17,8 +17,9 @@ from components.data.audit import audit, check_audit, summarize
 from components.data.catalog import ItemTable, number_items, numbered_items, read_items
 from components.data.cleaning import PrepareConfig, check_rejected
 from components.data.kcore import Core, count_items, find_core, keep_core
+from components.data.partition import DUPLICATES, LOW_RATED, encode, item_ids, row_counts
 from components.data.readers import InputConfig, Log, estimate_rows, open_log, rejected_counts, rejected_example
-from components.data.sequences import DUPLICATES, LOW_RATED, encode, item_ids, row_counts, write_parts
+from components.data.sequence_files import write_parts
 from components.data.splits import BUCKETS, Cuts, find_time, split, time_bounds, time_histogram
 from components.data.tally import Tally
 from components.data.timestamps import SECOND, parse_time

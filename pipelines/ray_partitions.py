@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ray.data.context import DataContext, ShuffleStrategy
 
 from components.data.cleaning import PrepareConfig
+from components.data.partition import RANGE
 from components.data.readers import Log, no_rows, read_rows
-from components.data.sequences import RANGE, gather, user_range
+from components.data.sequences import gather, user_range
 from components.data.tally import Tally, dense
 from components.errors import DistilrecError, StageError, StorageError
 from components.schema import ITEM_ID, USER_ID

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import RANGE, codes_of, count_marked, flat, mark_first, offsets_of
+from components.data.partition import RANGE, codes_of, count_marked, flat, mark_first, offsets_of
 from components.data.tally import Tally, dense, scalars, sparse
 from components.data.timestamps import DAY
 from components.errors import DataError

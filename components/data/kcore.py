@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import codes_of, count_marked, offsets_of, trim
+from components.data.partition import codes_of, count_marked, offsets_of, trim
 from components.data.tally import dense
 
 IntArray = NDArray[np.int64]

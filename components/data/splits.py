@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.sequences import count_marked, flat, offsets_of
+from components.data.partition import count_marked, flat, offsets_of
 from components.data.tally import dense, scalars
 from components.data.timestamps import SECOND
 from components.schema import TIMESTAMPS, TRAIN_END, VALID_END

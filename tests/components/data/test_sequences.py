@@ -6,17 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.data.sequences import (
-    _pack,
-    _sort,
-    encode,
-    gather,
-    item_ids,
-    offsets_of,
-    row_counts,
-    trim,
-    write_parts,
-)
+from components.data.partition import encode, item_ids, offsets_of, row_counts, trim
+from components.data.sequence_files import write_parts
+from components.data.sequences import _pack, _sort, gather
 from components.data.splits import split
 from components.data.tally import Tally
 
