@@ -204,6 +204,19 @@ def test_training_between_two_evaluations_is_seen() -> None:
     assert not torch.allclose(scores[0], scores[1])
 
 
+def test_a_step_on_gradients_of_other_workers_alone_is_seen() -> None:
+    """A worker without a share of the batch propagates nothing in training, and its parameters move all the same."""
+    model, batch = make(), history_batch([[1]], 8, [1])
+    with torch.no_grad():
+        before = model.eval().all_scores(batch)[:, 1:]
+    model.train()
+    for table in layer_zero(model):
+        table.grad = torch.ones_like(table)
+    FusedAdam(model.parameters(), TrainingConfig(learning_rate=0.1)).step()
+    with torch.no_grad():
+        assert not torch.allclose(model.eval().all_scores(batch)[:, 1:], before)
+
+
 def test_held_out_interactions_are_not_in_the_graph() -> None:
     data = sequences([[1, 2, 3, 4, 5], [2, 3, 6, 7]])
     graph = make(data, 2).vectors.graph
