@@ -23,7 +23,7 @@ from pipelines.export import ExportConfig
 PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
 MAX_OVERLAP: Final = 0.01
-COUNTING: Final = frozenset({"mostpop", "markov"})  # students that count: no seed changes them
+COUNTING: Final = frozenset({"mostpop", "markov", "itemknn"})  # students that count: no seed changes them
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*$", max_length=64)]
 

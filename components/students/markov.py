@@ -55,13 +55,7 @@ class TransitionHead(OutputHead):
 
     def loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log probability of the targets; 0 for an empty batch."""
-        total = self.prior.new_zeros(())
-        rows = max(1, LOGITS_AT_ONCE // len(self.prior))
-        for begin in range(0, len(states), rows):
-            part = slice(begin, begin + rows)
-            logits = self.block(states[part], 1, len(self.prior) + 1)
-            total += F.cross_entropy(logits, targets[part] - 1, reduction="sum")
-        return total / max(len(states), 1)
+        return softmax_loss(self, states, targets, len(self.prior))
 
     def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
         """(P, 1), (C,) -> (P, C)."""
@@ -88,6 +82,17 @@ class TransitionHead(OutputHead):
         kept = torch.nonzero(columns >= 0)[:, 0]
         scores[rows[kept], columns[kept]] = self.values[entry[kept]]
         return scores
+
+
+def softmax_loss(head: OutputHead, states: Tensor, targets: Tensor, num_items: int) -> Tensor:
+    """Mean negative log softmax of the targets' scores among all items; 0 for an empty batch, and never a gradient."""
+    total = torch.zeros((), device=states.device)
+    rows = max(1, LOGITS_AT_ONCE // num_items)
+    for begin in range(0, len(states), rows):
+        part = slice(begin, begin + rows)
+        logits = head.block(states[part], 1, num_items + 1)
+        total += F.cross_entropy(logits, targets[part] - 1, reduction="sum")
+    return total / max(len(states), 1)
 
 
 class Markov(Ranker):

@@ -43,6 +43,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
         {"loss": "bpr", "num_negatives": 4},
     ],
     "markov": [{}, {"window": 3}],
+    # A user's targets share a state, so the loss ends at the log of their number; width 16 is slow to come near it.
+    "lightgcn": [{"dim": 32}, {"num_layers": 3, "loss": "bpr"}, {"num_layers": 0, "loss": "bpr", "l2": 0.0}],
+    "itemknn": [{}, {"neighbors": 3, "shrinkage": 0.0, "decay": 0.5}],
     "recformer": [
         {"freeze_words": False},
         {"attention": "longformer", "window": 16, "batch_tokens": 300},
@@ -240,7 +243,12 @@ def test_a_model_with_parameters_learns_a_tiny_set_by_heart(subject: Subject) ->
     train(model, 50).eval()
     assert model.loss(batch).item() < 0.5 * before
     best = scores_of(model, batch).argmax(1)
-    assert (best == batch.targets).float().mean() > 0.7
+    with torch.no_grad():
+        states = model.states(batch)
+    # A model that cannot tell two positions apart (LightGCN: those of one user) may answer with the target of either.
+    alike = (states[:, None] == states[None]).all(2)
+    right = (alike & (best[:, None] == batch.targets[None])).any(1)
+    assert right.float().mean() > 0.7
 
 
 def test_loss_is_a_finite_scalar_and_nothing_for_nothing(model: Ranker) -> None:
