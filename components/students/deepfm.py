@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from components.layers.dropout import Dropout
 from components.layers.embedding import ItemEmbedding
+from components.layers.recompute import recomputed
 from components.model import Catalog, OutputHead
 from components.students.fields import FieldConfig
 from components.students.fm import FactorizationMachine, ItemRows, UserRows, make_fields
@@ -166,8 +166,7 @@ class PairHead(OutputHead):
         parts = []
         for some, columns in self._chunks(users, items.shape[1]):
             pair = users[some], items[some if len(items) > 1 else slice(None), columns]
-            # Drawn again in the backward pass, dropout is the same: a checkpoint keeps the generator's state.
-            parts.append(checkpoint(self.tower, *pair, use_reentrant=False) if repeat else self.tower(*pair))
+            parts.append(recomputed(self.tower, *pair) if repeat else self.tower(*pair))
         width = -(-items.shape[1] // self._width(users, items.shape[1]))  # parts of one row
         lines = [torch.cat(parts[begin : begin + width], dim=1) for begin in range(0, len(parts), width)]
         return torch.cat(lines) if lines else users.new_zeros(0, items.shape[1])

@@ -54,7 +54,7 @@ def number_values(texts: Iterable[str], min_count: int, max_values: int) -> tupl
         One id per text, 0 for empty and unknown ones; the largest id.
 
     >>> number_values(["red", "blue", "", "blue", "gold"], min_count=1, max_values=2)
-    ([2, 1, 0, 1, 0], 2)
+    ([0, 1, 0, 1, 2], 2)
     """
     listed = list(texts)
     counts = Counter(listed)
