@@ -130,6 +130,7 @@ class Catalog:
         features: named (N + 1, d) item features, such as ``{"text": …}``; row 0 belongs to PAD.
         attributes: one text per item, ``""`` where it has none, by attribute name, the most important name first; row
             ``i`` belongs to item ``i + 1``. None where the model does not read them, or is rebuilt.
+        user_attributes: the same of users: one text per user by attribute name; row ``i`` belongs to user ``i + 1``.
     """
 
     num_items: int
@@ -138,6 +139,7 @@ class Catalog:
     sequences: Sequences | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     attributes: Mapping[str, list[str]] | None = None
+    user_attributes: Mapping[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)

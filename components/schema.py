@@ -29,6 +29,7 @@ UNKNOWN: Final = 0  # an item id that the catalogue does not hold
 
 # Files of the prepared set and of artifacts.
 ITEMS_FILE: Final = "items.parquet"
+USERS_FILE: Final = "users.parquet"
 SEQUENCES_FOLDER: Final = "sequences"
 REJECTED_FOLDER: Final = "rejected"
 MANIFEST_FILE: Final = "manifest.json"

@@ -24,7 +24,7 @@ from components.data.prepared import PreparedSet, read_sequences
 from components.distillation.annotation import training_states
 from components.errors import ArtifactError
 from components.model import Ranker
-from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX
+from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX, USERS_FILE
 from components.teachers.external import ExternalTeacher
 from pipelines.ray_session import training_gpu
 from pipelines.stages import StageContext
@@ -123,12 +123,19 @@ def run(context: StageContext) -> None:
     teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.teachers]
     for teacher in teachers:
         _check_items(teacher, prepared.num_items)
-    shutil.copy(prepared.path / ITEMS_FILE, context.folder / ITEMS_FILE)
+    copy_tables(prepared.path, context.folder)
     (context.folder / SEQUENCES_FOLDER).mkdir()
     entries = [_store_items(teacher, context.folder) for teacher in teachers]
     text = json.dumps({"teachers": entries}, indent=2, sort_keys=True) + "\n"
     (context.folder / TEACHERS_FILE).write_text(text, encoding="utf-8")
     _annotate_files(context, prepared, teachers)
+
+
+def copy_tables(prepared: Path, target: Path) -> None:
+    """Copy what the prepared set knows about items and, where it does, about users."""
+    for name in (ITEMS_FILE, USERS_FILE):
+        if (prepared / name).is_file():
+            shutil.copy(prepared / name, target / name)
 
 
 def _check_items(teacher: Teacher, expected: int) -> None:

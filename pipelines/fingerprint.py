@@ -30,7 +30,7 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
     for node in nodes:
         if node.stage == "prepare":
             source = config.source(node.domain)
-            paths = [source.input.interactions, source.input.items]
+            paths = [source.input.interactions, source.input.items, source.input.users]
             found[node.name] = data_fingerprint(source.data, [path for path in paths if path], source.input.images)
         elif node.stage == "teach":
             teacher = config.teachers[node.suffix]

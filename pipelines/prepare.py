@@ -23,6 +23,7 @@ from components.data.sequence_files import write_parts
 from components.data.splits import BUCKETS, Cuts, find_time, split, time_bounds, time_histogram
 from components.data.tally import Tally
 from components.data.timestamps import SECOND, parse_time
+from components.data.users import UserFile, open_users, read_users
 from components.errors import DataError
 from components.schema import (
     COUNT,
@@ -36,6 +37,9 @@ from components.schema import (
     SEQUENCES_FOLDER,
     TEXT,
     TIMESTAMP,
+    USER,
+    USER_ID,
+    USERS_FILE,
 )
 from pipelines.partitions import Partitions, read_locally, tally
 from pipelines.stages import EXTRA_MANIFEST_FILE, Progress
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from pipelines.stages import StageContext
 
 AUDIT_FILE = "audit.json"
+FINGERPRINTED = 1 << 16  # users whose rows are hashed at once
 IMAGE_GROUP = 256  # items whose pictures lie together in the prepared set
 SPLIT_COUNTS = ("training_interactions", "valid_cases", "test_cases", "items_without_training")
 Counts = dict[str, Any]
@@ -74,6 +79,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     """
     folder = folder.absolute()  # tasks run elsewhere
     log = open_log(data, config_input)
+    user_file = open_users(data, config_input)
     _check_columns(log, config)
     partitions, counts = _read(log, config, folder, progress)
     items = _catalog(partitions, data, config_input, progress)
@@ -88,7 +94,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     _write_json(folder / AUDIT_FILE, {**report, "items": items.counts})
     check_audit(report, config.audit)
     progress.note("writing")
-    _write(partitions, items, core, summary, folder, counts)
+    _write(partitions, items, user_file, core, summary, folder, counts)
     counts["split"] = {"kind": config.split, **_seconds(cuts), **{name: report[name] for name in SPLIT_COUNTS}}
     return counts
 
@@ -193,28 +199,52 @@ def _cuts(partitions: Partitions, config: PrepareConfig) -> Cuts | None:
     return Cuts(valid * SECOND, test * SECOND)
 
 
-def _write(partitions: Partitions, items: ItemTable, core: Core, summary: Tally, folder: Path, counts: Counts) -> None:
+def _write(
+    partitions: Partitions,
+    items: ItemTable,
+    user_file: UserFile | None,
+    core: Core,
+    summary: Tally,
+    folder: Path,
+    counts: Counts,
+) -> None:
     """Number items and users, write the files, and count what was written."""
     train_counts = summary.dense("train", len(core.alive))
     if not train_counts.any():
         raise DataError("prepare.split: no interaction is left to train on; move valid_from to a later time")
     numbers = number_items(train_counts, core.alive)
-    users = summary.dense("users", partitions.num_ranges)
-    first_user = 1 + np.concatenate([[0], np.cumsum(users)[:-1]])
+    per_range = summary.dense("users", partitions.num_ranges)
+    first_user = 1 + np.concatenate([[0], np.cumsum(per_range)[:-1]])
     catalog = numbered_items(items.frame, numbers, train_counts)
     # Small row groups where there are pictures: whoever encodes them reads one group at a time.
     catalog.write_parquet(folder / ITEMS_FILE, row_group_size=IMAGE_GROUP if IMAGE in catalog.columns else None)
     written = tally(partitions, write_parts, numbers, first_user, folder / SEQUENCES_FOLDER)
+    users = _write_users(user_file, folder, counts)
     interactions = summary.scalar("interactions")
-    size = {"users": int(users.sum()), "num_items": catalog.height, "interactions": interactions}
+    size = {"users": int(per_range.sum()), "num_items": catalog.height, "interactions": interactions}
     density = interactions / (size["users"] * size["num_items"])
-    counts.update(size, density=round(density, 9), fingerprint=_fingerprint(written, catalog))
+    counts.update(size, density=round(density, 9), fingerprint=_fingerprint(written, catalog, users))
 
 
-def _fingerprint(written: Tally, catalog: pl.DataFrame) -> str:
+def _write_users(file: UserFile | None, folder: Path, counts: Counts) -> pl.DataFrame | None:
+    """Write what the user file says about the users of the sequences; nothing where the input has none."""
+    if file is None:
+        return None
+    tables = [pl.read_parquet(part, columns=[USER, USER_ID]) for part in (folder / SEQUENCES_FOLDER).glob("*.parquet")]
+    table = read_users(file, pl.concat(tables).sort(USER))
+    table.frame.write_parquet(folder / USERS_FILE)
+    counts["user_file"] = table.counts
+    return table.frame
+
+
+def _fingerprint(written: Tally, catalog: pl.DataFrame, users: pl.DataFrame | None) -> str:
     """Identity of the prepared data: does not depend on the partitions, nor on the path the data took."""
     digest = hashlib.sha256(str(written.scalar("fingerprint")).encode())
     digest.update(json.dumps(catalog.select(ITEM_ID, COUNT, TEXT).rows(), ensure_ascii=False).encode())
+    if users is not None:  # in slices: there may be many more users than items
+        digest.update(json.dumps(users.columns).encode())
+        for part in users.iter_slices(FINGERPRINTED):
+            digest.update(json.dumps(part.rows(), ensure_ascii=False, default=str).encode())
     return digest.hexdigest()
 
 

@@ -141,6 +141,7 @@ def build(job: TrainingJob) -> Built:
         sequences=prepared.sequences,
         features={} if spec.reads_attributes else _features(job.features),
         attributes=prepared.attributes if spec.reads_attributes else None,
+        user_attributes=prepared.user_attributes if spec.reads_attributes else None,
     )
     seed_everything(job.seed)
     model = spec.make(catalog, job.arguments)

@@ -80,7 +80,7 @@ def _item_file(data: str, config: InputConfig, catalog: pl.DataFrame) -> tuple[p
     seen = 0
     parts = []
     for source in sources:
-        for batch in _identified(source, preset.items, columns, id_column):
+        for batch in identified(source, preset.items, columns, id_column, ITEM_ID):
             seen += batch.height
             parts.append(batch.join(catalog, on=ITEM_ID, how="semi"))
     rows = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame(schema={ITEM_ID: pl.String})
@@ -102,13 +102,15 @@ def _item_file(data: str, config: InputConfig, catalog: pl.DataFrame) -> tuple[p
     return described, counts, text_columns
 
 
-def _identified(source: Source, form: TableFormat, columns: list[str], id_column: str) -> Iterator[pl.DataFrame]:
-    """Batches of the item file with a clean ``item_id``; rows without one describe nothing."""
+def identified(
+    source: Source, form: TableFormat, columns: list[str], id_column: str, name: str
+) -> Iterator[pl.DataFrame]:
+    """Batches of an item or user file with clean ids in the column `name`; rows without one describe nothing."""
     for batch in read_batches(source, form, columns, nested=True):
-        raw = batch.frame.select(pl.col(id_column).alias(ITEM_ID))
+        raw = batch.frame.select(pl.col(id_column).alias(name))
         cleaned = clean(raw, source.name)
         own = batch.frame.drop(id_column)[cleaned.rows["row"]]
-        yield cleaned.rows.select(pl.col(ITEM_ID).cast(pl.String)).hstack(own.drop(ITEM_ID, strict=False).get_columns())
+        yield cleaned.rows.select(pl.col(name).cast(pl.String)).hstack(own.drop(name, strict=False).get_columns())
 
 
 def _text_columns(config: InputConfig, usual: tuple[str, ...], names: list[str], file: str) -> list[str]:

@@ -31,6 +31,7 @@ from components.schema import (
     TRAIN_END,
     USER,
     USER_ID,
+    USERS_FILE,
     VALID_END,
 )
 
@@ -92,6 +93,17 @@ class PreparedSet:
         known = pq.read_schema(self.path / ITEMS_FILE).names
         chosen = self.manifest.get("items", {}).get("text_columns") or [TEXT]
         table = pq.read_table(self.path / ITEMS_FILE, columns=[name for name in chosen if name in known])
+        return {name: [as_text(value) for value in table[name].to_pylist()] for name in table.column_names}
+
+    @cached_property
+    def user_attributes(self) -> dict[str, list[str]]:
+        """One text per user, ``""`` where the user file says nothing, by its columns; row ``i`` is user ``i + 1``.
+
+        Empty where the input had no user file.
+        """
+        if not (self.path / USERS_FILE).is_file():
+            return {}
+        table = pq.read_table(self.path / USERS_FILE).drop_columns([USER, USER_ID])
         return {name: [as_text(value) for value in table[name].to_pylist()] for name in table.column_names}
 
     @cached_property

@@ -50,16 +50,18 @@ class TableFormat:
 
 @dataclass(frozen=True)
 class Preset:
-    """The two files of a public data set.
+    """The files of a public data set.
 
     Attributes:
         interactions: format of the log.
         items: format of the item file.
+        users: format of the user file.
         text_columns: make the item text, in this order, as far as the file has them.
     """
 
     interactions: TableFormat = TableFormat()
     items: TableFormat = TableFormat()
+    users: TableFormat = TableFormat()
     text_columns: tuple[str, ...] = USUAL_TEXT_COLUMNS
 
 
@@ -73,6 +75,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         "movielens-1m": Preset(
             interactions=TableFormat(names=(USER_ID, ITEM_ID, RATING, TIMESTAMP), separator="::", quoted=False),
             items=TableFormat(names=(ITEM_ID, "title", "genres"), separator="::", quoted=False, encoding="latin-1"),
+            users=TableFormat(names=(USER_ID, "gender", "age", "occupation", "zip"), separator="::", quoted=False),
             text_columns=("title", "genres"),
         ),
         "movielens-csv": Preset(
@@ -93,6 +96,7 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
         "recbole": Preset(
             interactions=TableFormat(quoted=False, typed_header=True),
             items=TableFormat(quoted=False, typed_header=True),
+            users=TableFormat(quoted=False, typed_header=True),
             text_columns=("title", "movie_title", "categories", "category", "class", "genre", "genres", "brand"),
         ),
     }

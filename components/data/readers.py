@@ -25,16 +25,18 @@ _SAMPLE: Final = 1 << 16  # bytes of a text file by which its rows are estimated
 
 
 class InputConfig(BaseModel):
-    """Where the logs and the items lie and how their columns are called.
+    """Where the logs, the items and the users lie and how their columns are called.
 
     Attributes:
         interactions: a file, a folder or a glob below the data root, or a URI such as ``s3://bucket/log/*.parquet``.
         items: the item file or files; None where there are none.
+        users: the user file or files; None where there are none. All columns beside the id are attributes.
         images: a folder of files called by item id, a Parquet file of item ids beside bytes or ready vectors, or
             vectors as ``.npz`` (`item_id`, `vector`) or ``.npy`` (ids beside it in ``.ids.txt``).
         preset: names and separators of a public data set.
         columns: our column name -> the log's; ``""`` ignores a column that the log has.
         item_columns: ``item_id`` and ``image`` -> the item file's; an ``image`` of texts holds paths beside that file.
+        user_columns: ``user_id`` -> the user file's.
         text_columns: make the item text, in this order; empty takes the usual ones that exist.
     """
 
@@ -42,10 +44,12 @@ class InputConfig(BaseModel):
 
     interactions: str = Field(min_length=1)
     items: str | None = None
+    users: str | None = None
     images: str | None = None
     preset: str | None = None
     columns: dict[str, str] = {}
     item_columns: dict[str, str] = {}
+    user_columns: dict[str, str] = {}
     text_columns: list[str] = []
 
     @field_validator("preset")
@@ -64,6 +68,11 @@ class InputConfig(BaseModel):
     @classmethod
     def _known_item_columns(cls, value: dict[str, str]) -> dict[str, str]:
         return _known(value, (ITEM_ID, IMAGE))
+
+    @field_validator("user_columns")
+    @classmethod
+    def _known_user_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        return _known(value, (USER_ID,))
 
 
 def _known(value: dict[str, str], known: Iterable[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ FORMATS: Final = {
     ".tab": "tsv",
     ".inter": "tsv",
     ".item": "tsv",
+    ".user": "tsv",
     ".dat": "tsv",
     ".json": "json",
     ".jsonl": "json",

@@ -1,18 +1,48 @@
-"""Output heads that compare a state with item vectors."""
+"""Output heads that compare a state with item vectors, and the losses that they may have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from components.layers.embedding import ItemEmbedding
-from components.losses import chunked_cross_entropy
-from components.model import OutputHead
+from components.losses import (
+    bce_loss,
+    bpr_loss,
+    chunked_cross_entropy,
+    gbce_beta,
+    gbce_loss,
+    sampled_softmax_loss,
+)
+from components.model import Catalog, OutputHead
 from components.students.mostpop import smoothed_shares
+
+ABSOLUTE_LOSSES = ("bce", "gbce")  # a constant added to all scores of a row changes these, and no other
+
+
+class SamplingConfig(BaseModel):
+    """Arguments of the losses that draw negatives."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_negatives: int = Field(256, ge=1, description="negatives of a sampled loss")
+    negatives: Literal["uniform", "popularity"] = Field("uniform", description="how they are drawn")
+    shared_negatives: bool = Field(True, description="one draw for a whole batch, a matrix product; else per position")
+    gbce_calibration: float = Field(0.75, ge=0, le=1, description="t of gBCE; 0 is bce")
+
+
+class HeadConfig(SamplingConfig):
+    """Arguments of `make_head`."""
+
+    loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = Field(
+        "softmax", description="softmax: over all items; the others draw negatives"
+    )
 
 
 class DotProductHead(OutputHead):
@@ -75,6 +105,11 @@ class NegativeSampler(nn.Module):
             return torch.randint(1, len(self.log_shares) + 1, shape, device=self.log_shares.device)
         return torch.searchsorted(self.borders, torch.rand(shape, device=self.borders.device), right=True) + 1
 
+    def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(P,) targets -> items as `forward`, (P,) and their shape: log probability of drawing targets and items."""
+        drawn: Tensor = self(len(targets))
+        return drawn, self.log_probability(targets), self.log_probability(drawn)
+
     def log_probability(self, items: Tensor) -> Tensor:
         """(...) log probability that one draw gives the item."""
         return self.log_shares[items - 1]
@@ -100,10 +135,34 @@ class SampledHead(DotProductHead):
         """The sampled loss; 0 for an empty batch."""
         if len(targets) == 0:
             return states.sum() * 0.0
-        drawn = self.sampler(len(targets))  # (m,) or (P, m)
+        drawn, log_q_targets, log_q_drawn = self.sampler.draw(targets)  # drawn: (m,) or (P, m)
         positive = torch.linalg.vecdot(states, self.item_embedding(targets))  # (P,)
         vectors = self.item_embedding(drawn)
         negative = states @ vectors.t() if drawn.ndim == 1 else (vectors @ states[:, :, None])[..., 0]  # (P, m)
         negative = negative.masked_fill(drawn == targets[:, None], -torch.inf)
-        log_q = self.sampler.log_probability
-        return self.compare(positive, negative, log_q(targets), log_q(drawn))
+        return self.compare(positive, negative, log_q_targets, log_q_drawn)
+
+
+def make_head(catalog: Catalog, config: HeadConfig, item_embedding: ItemEmbedding) -> OutputHead:
+    """The head with the configured loss, tied to `item_embedding`."""
+    if config.loss == "softmax":
+        return DotProductHead(item_embedding)
+    return SampledHead(item_embedding, make_sampler(catalog, config), make_comparison(catalog, config, config.loss))
+
+
+def make_sampler(catalog: Catalog, config: SamplingConfig) -> NegativeSampler:
+    """The configured sampler."""
+    by_popularity = config.negatives == "popularity"
+    return NegativeSampler(catalog.counts, config.num_negatives, by_popularity, config.shared_negatives)
+
+
+def make_comparison(catalog: Catalog, config: SamplingConfig, loss: str) -> Comparison:
+    """The sampled loss called `loss`."""
+    beta = gbce_beta(catalog.num_items, config.num_negatives, config.gbce_calibration)
+    comparisons: dict[str, Comparison] = {
+        "sampled-softmax": sampled_softmax_loss,
+        "gbce": lambda positive, negative, *_: gbce_loss(positive, negative, beta),
+        "bce": lambda positive, negative, *_: bce_loss(positive, negative),
+        "bpr": lambda positive, negative, *_: bpr_loss(positive, negative),
+    }
+    return comparisons[loss]

@@ -24,7 +24,7 @@ from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.training.seeds import seed_everything
 from tests.components.teachers.recformer.language_models import shared_bert
-from tests.components.teachers.worlds import planted
+from tests.components.teachers.worlds import COLORS, planted
 
 SMALL = {
     "dim": 16,
@@ -41,6 +41,20 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
         {"loss": "gbce", "num_negatives": 8},
         {"loss": "bce", "num_negatives": 1, "shared_negatives": False},
         {"loss": "bpr", "num_negatives": 4},
+    ],
+    "fm": [
+        {},
+        {"item_fields": ["title"], "user_fields": ["taste"], "min_count": 1},
+        {"loss": "bce", "num_negatives": 2, "shared_negatives": False},
+        {"loss": "sampled-softmax", "negatives": "popularity"},
+    ],
+    "deepfm": [
+        {},
+        {"item_fields": ["title"], "user_fields": ["taste"], "min_count": 1, "max_values": 3},
+        {"loss": "softmax", "hidden": [16]},
+        {"loss": "bce", "num_negatives": 2, "shared_negatives": False},
+        {"loss": "gbce", "num_negatives": 8},
+        {"num_negatives": 8},
     ],
     "markov": [{}, {"window": 3}],
     # A user's targets share a state, so the loss ends at the log of their number; width 16 is slow to come near it.
@@ -83,7 +97,13 @@ def catalog() -> Catalog:
     sequences, known = planted()
     training = np.concatenate([sequences.training_items(row) for row in range(len(sequences))])
     counts = np.bincount(training, minlength=known.num_items + 1)
-    return replace(known, counts=counts, features={**known.features, "image": pictures(known.num_items)})
+    taste = [COLORS[user % len(COLORS)] for user in range(known.num_users)]
+    return replace(
+        known,
+        counts=counts,
+        features={**known.features, "image": pictures(known.num_items)},
+        user_attributes={"taste": taste},
+    )
 
 
 def pictures(num_items: int) -> NDArray[np.float32]:

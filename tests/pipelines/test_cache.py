@@ -22,8 +22,9 @@ from pipelines.cache import (
     work_folder,
     write_manifest,
 )
-from pipelines.fingerprint import data_fingerprint
-from pipelines.graph import Node
+from pipelines.config import RunConfig
+from pipelines.fingerprint import data_fingerprint, fingerprints
+from pipelines.graph import Node, build_graph
 from pipelines.lock import LOCK_FILE, run_lock
 from pipelines.plan import changed_keys, decide, plan
 
@@ -257,6 +258,24 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -
     assert data_fingerprint(str(tmp_path / "b"), ["log.csv"]) == first
     (tmp_path / "b" / "log.csv").write_text("user_id,item_id\n1,3\n")
     assert data_fingerprint(str(tmp_path / "b"), ["log.csv"]) != first
+
+
+def test_a_changed_user_file_is_prepared_again(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\n1,2\n")
+    config = RunConfig.model_validate(
+        {
+            "name": "x",
+            "data": str(tmp_path),
+            "input": {"interactions": "log.csv", "users": "users.csv"},
+            "student": {"kind": "fm"},
+        }
+    )
+    nodes = [node for node in build_graph(config) if node.stage == "prepare"]
+    found = []
+    for age in (20, 30):
+        (tmp_path / "users.csv").write_text(f"user_id,age\n1,{age}\n")
+        found.append(fingerprints(config, nodes)["prepare"])
+    assert found[0] != found[1]
 
 
 def test_large_files_are_known_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
