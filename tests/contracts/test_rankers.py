@@ -44,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
     ],
     "bert4rec": [{}, {"norm": "pre", "mask_last": False, "mask_probability": 0.4}],
     "markov": [{}, {"window": 3}],
+    "recguru": [{}, {"reconstruction_weight": 0.0, "num_negatives": 1}],
     "recformer": [
         {"freeze_words": False},
         {"attention": "longformer", "window": 16, "batch_tokens": 300},
