@@ -236,7 +236,7 @@ def train(folder: Path, cyclic: float, **config: object) -> tuple[BERT4Rec, floa
 
 def test_finds_a_planted_succession_and_none_in_noise(tmp_path: Path) -> None:
     assert train(tmp_path / "planted", cyclic=0.9)[1] > 0.7
-    assert train(tmp_path / "control", cyclic=0.0)[1] < 0.3
+    assert train(tmp_path / "control", cyclic=0.0)[1] < 0.2
 
 
 class KilledError(Exception):

@@ -135,16 +135,16 @@ def test_an_empty_history_has_nothing_to_rebuild() -> None:
 def hits(folder: Path, cyclic: float) -> float:
     """Share of users whose held-out item a trained model ranks first."""
     data = random_sequences(150, ITEMS, 10, cyclic=cyclic)
-    model = make(dropout=0.0)
-    settings = TrainingConfig(epochs=25, batch_size=32, learning_rate=0.01)
+    model = make(dropout=0.1)
+    settings = TrainingConfig(epochs=25, batch_size=32, learning_rate=0.003)
     batches = model.training_batches(data, 32, "last", 0)
     Trainer(model, batches, settings, objective=model.loss, validate=None, folder=folder).fit()
     return float((Scorer(model).positions(data.cases("test")) == 1).mean())
 
 
 def test_finds_a_planted_succession_and_none_in_noise(tmp_path: Path) -> None:
-    assert hits(tmp_path / "planted", 0.9) > 0.7
-    assert hits(tmp_path / "control", 0.0) < 0.3
+    assert hits(tmp_path / "planted", 0.9) > 0.5
+    assert hits(tmp_path / "control", 0.0) < 0.2
 
 
 def test_the_autoencoder_learns_to_rebuild_histories_of_noise(tmp_path: Path) -> None:
