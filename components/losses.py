@@ -150,6 +150,22 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive[:, None]).mean()
 
 
+def mean_bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """BPR against the mean score of the negatives, ``-log sigmoid(s+ - mean_k s_k)`` (RecGURU, Li et al. 2022).
+
+    Args:
+        positive: (P,).
+        negative: (P, m); -inf takes one out of the mean, and a target without negatives adds 0.
+
+    >>> round(mean_bpr_loss(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]])).item(), 4)  # log 2
+    0.6931
+    """
+    counts = negative != -torch.inf
+    number = counts.sum(dim=1)
+    mean = negative.masked_fill(~counts, 0.0).sum(dim=1) / number.clamp_min(1)
+    return (F.softplus(mean - positive) * (number > 0)).mean()
+
+
 def sampled_softmax_loss(positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q_negative: Tensor) -> Tensor:
     """Softmax cross-entropy over the target and m samples, corrected for how likely each was drawn (logQ).
 

@@ -1,4 +1,4 @@
-"""The causal transformer encoder that SASRec and UniSRec share."""
+"""The transformer encoder that SASRec, UniSRec and BERT4Rec share: causal, or reading both ways."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def gelu(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": F.relu, "silu": F.silu}
 
 
-class CausalAttention(nn.Module):
-    """Multi-head self-attention in which a position sees itself and what came before it.
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; causal, where nothing else is said: a position sees itself and what came before it.
 
     Rows are padded on the right, so a real position never sees padding and no mask beside the causal one is needed.
     """
@@ -42,13 +42,15 @@ class CausalAttention(nn.Module):
         self.project_in = nn.Linear(dim, 3 * dim)
         self.project_out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """(B, L, D) -> (B, L, D); `visible` (B, 1, 1, L) says which positions of a row all of it may see."""
         query, key, value = (self._split(part) for part in self.project_in(x).chunk(3, dim=-1))  # (B, H, L, D / H)
-        if self.training and self.dropout and x.device.type == "cpu":
-            mixed = dropped_attention(query, key, value, self.dropout)
+        rate = self.dropout if self.training else 0.0
+        if visible is not None:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=rate)
+        elif rate and x.device.type == "cpu":
+            mixed = dropped_attention(query, key, value, rate)
         else:
-            rate = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
         return self._join(mixed)
 
@@ -59,7 +61,8 @@ class CausalAttention(nn.Module):
         query = self._split(F.linear(x[rows, columns][:, None], weight[:dim], bias[:dim]))  # (P, H, 1, D / H)
         key, value = (self._split(part) for part in F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1))
         visible = torch.arange(x.shape[1], device=x.device)[None, :] <= columns[:, None]  # (P, L)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :])
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :], dropout_p=rate)
         return self._join(mixed)[:, 0]
 
     def _split(self, x: Tensor) -> Tensor:
@@ -85,7 +88,7 @@ class TransformerBlock(nn.Module):
         layer_norm_eps: float,
     ) -> None:
         super().__init__()
-        self.attention = CausalAttention(dim, num_heads, attention_dropout)
+        self.attention = SelfAttention(dim, num_heads, attention_dropout)
         self.expand, self.contract = nn.Linear(dim, inner_dim), nn.Linear(inner_dim, dim)
         self.attention_norm = nn.LayerNorm(dim, eps=layer_norm_eps)
         self.network_norm = nn.LayerNorm(dim, eps=layer_norm_eps)
@@ -93,11 +96,11 @@ class TransformerBlock(nn.Module):
         self.norm = norm
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+        """(B, L, D) -> (B, L, D); causal without `visible`."""
         if self.norm == "pre":
-            return self._network(x + self.dropout(self.attention(self.attention_norm(x))))
-        return self._network(self.attention_norm(x + self.dropout(self.attention(x))))
+            return self._network(x + self.dropout(self.attention(self.attention_norm(x), visible)))
+        return self._network(self.attention_norm(x + self.dropout(self.attention(x, visible))))
 
     def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(B, L, D) -> (P, D): `forward` at (row, column) alone; row p of P must be row p of B."""
@@ -153,27 +156,32 @@ class TransformerEncoder(nn.Module):
         self.output_norm = nn.LayerNorm(dim, eps=layer_norm_eps) if norm == "pre" else nn.Identity()
         self.apply(lambda module: initialize(module, init_std))
 
-    def forward(self, x: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, last_only: bool = False, lengths: Tensor | None = None) -> Tensor:
         """Encode histories.
 
         Args:
             x: (B, L, D) item vectors, padded on the right.
             positions: (P,) flat indices into the B x L grid.
-            last_only: every row has exactly one position; the last block then computes nothing else.
+            last_only: every row has exactly one position, its last; the last block then computes nothing else.
+            lengths: (B,) vectors per row, all of which every position of the row sees; None: what came before it.
 
         Returns:
             (P, D) states at `positions`.
         """
         batch, length, dim = x.shape
         x = self.dropout(self.input_norm(x + self.position_embedding.weight[:length]))
+        visible = None
+        if lengths is not None:
+            visible = (torch.arange(length, device=x.device) < lengths[:, None])[:, None, None, :]  # (B, 1, 1, L)
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x, visible)
         last = cast(TransformerBlock, self.blocks[-1])
-        if last_only and not self.training and positions.numel() == batch:
+        # Training a causal row keeps the full block, whose attention has the fast dropout.
+        if last_only and (visible is not None or not self.training) and positions.numel() == batch:
             rows = torch.arange(batch, device=x.device)
             states = last.at(x, rows, positions - rows * length)
         else:
-            full = last(x).reshape(batch * length, dim)
+            full = last(x, visible).reshape(batch * length, dim)
             states = full if positions.numel() == batch * length else full[positions]
         result: Tensor = self.output_norm(states)
         return result

@@ -75,6 +75,32 @@ class DotProductHead(OutputHead):
         return torch.mm(states, self.item_embedding.rows(start, stop).t())
 
 
+class BiasedHead(DotProductHead):
+    """Score = <state, item vector> + bias of the item, the output layer of BERT4Rec (Sun et al. 2019, Eq. 7).
+
+    Args:
+        item_embedding: the student's own item embedding.
+    """
+
+    def __init__(self, item_embedding: ItemEmbedding) -> None:
+        super().__init__(item_embedding)
+        self.bias = nn.Parameter(torch.zeros(item_embedding.num_items + 1))  # entry 0 belongs to PAD and stays zero
+
+    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Full-catalog softmax cross-entropy; the bias is one more column, which meets a constant 1 in the state."""
+        vectors = self.item_embedding.rows(1, self.item_embedding.num_items + 1)
+        table = torch.cat([vectors, self.bias[1:, None]], dim=1)  # (N, D + 1)
+        return chunked_cross_entropy(torch.cat([states, torch.ones_like(states[:, :1])], dim=1), table, targets - 1)
+
+    def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
+        """(P, D), (C,) -> (P, C)."""
+        return super().scores(states, candidates) + self.bias[candidates]
+
+    def block(self, states: Tensor, start: int, stop: int) -> Tensor:
+        """(P, D) -> (P, stop - start)."""
+        return super().block(states, start, stop) + self.bias[start:stop]
+
+
 Comparison = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (P,), (P, m), (P,), (m,) or (P, m) -> scalar
 
 

@@ -13,6 +13,7 @@ from components.losses import (
     chunked_cross_entropy,
     gbce_beta,
     gbce_loss,
+    mean_bpr_loss,
     sampled_softmax_loss,
 )
 
@@ -119,3 +120,16 @@ def test_a_negative_taken_out_counts_for_nothing(loss: Callable[[torch.Tensor, t
     loss(positive, negative.masked_fill(hit, -torch.inf)).backward()
     assert not negative.grad[:, 2].any()
     assert torch.isfinite(positive.grad).all()
+
+
+def test_mean_bpr_compares_with_the_mean_of_the_negatives_that_count() -> None:
+    positive = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    negative = torch.tensor([[1.0, 3.0], [0.25, -torch.inf], [-torch.inf, -torch.inf]], requires_grad=True)
+    expected = (math.log(1 + math.exp(2.0 - 0.5)) + math.log(1 + math.exp(0.25 + 1.0))) / 3
+    loss = mean_bpr_loss(positive, negative)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    assert positive.grad is not None
+    assert negative.grad is not None
+    assert positive.grad[2] == 0.0
+    assert (negative.grad != 0).tolist() == [[True, True], [True, False], [False, False]]

@@ -60,6 +60,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
     # A user's targets share a state, so the loss ends at the log of their number; width 16 is slow to come near it.
     "lightgcn": [{"dim": 32}, {"num_layers": 3, "loss": "bpr"}, {"num_layers": 0, "loss": "bpr", "l2": 0.0}],
     "itemknn": [{}, {"neighbors": 3, "shrinkage": 0.0, "decay": 0.5}],
+    "bert4rec": [{}, {"norm": "pre", "mask_last": False, "mask_probability": 0.4}],
+    "recguru": [{}, {"reconstruction_weight": 0.0, "num_negatives": 1}],
     "recformer": [
         {"freeze_words": False},
         {"attention": "longformer", "window": 16, "batch_tokens": 300},
@@ -68,6 +70,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
     "unim2rec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
     "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
 }
+BY_HEART = {"bert4rec": 200}  # epochs, of 50; a window hides an item or two per epoch and is judged at every position
 HISTORIES = [[1, 5, 9, 13], [2], [3, 7, 11, 15, 19, 23], [24, 4]]
 
 
@@ -260,7 +263,7 @@ def test_a_model_with_parameters_learns_a_tiny_set_by_heart(subject: Subject) ->
     batches = training_batches(model)
     batch = batches.batch(np.concatenate(batches.epoch(0)))
     before = model.loss(batch).item()
-    train(model, 50).eval()
+    train(model, BY_HEART.get(subject.kind, 50)).eval()
     assert model.loss(batch).item() < 0.5 * before
     best = scores_of(model, batch).argmax(1)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 
 from components.layers.embedding import FullEmbedding
 from components.losses import bce_loss
-from components.students.heads import NegativeSampler, SampledHead
+from components.students.heads import BiasedHead, NegativeSampler, SampledHead
 
 COUNTS = np.array([0, 70, 20, 7, 0])
 
@@ -48,3 +48,24 @@ def test_the_loss_compares_the_target_with_what_was_drawn(shared: bool, monkeypa
 def test_nothing_of_the_sampler_is_saved() -> None:
     head = SampledHead(FullEmbedding(4, 3), NegativeSampler(COUNTS, 2, True, True), lambda p, n, *_: bce_loss(p, n))
     assert head.state_dict() == {}
+
+
+def test_a_bias_is_added_to_the_dot_products() -> None:
+    torch.manual_seed(0)
+    embedding = FullEmbedding(5, 3, init_std=1.0)
+    head = BiasedHead(embedding)
+    with torch.no_grad():
+        head.bias[1:].normal_()
+    states, targets = torch.randn(4, 3, requires_grad=True), torch.tensor([1, 5, 2, 2])
+    logits = states @ embedding.weight[1:].t() + head.bias[1:]
+    torch.testing.assert_close(head.block(states, 1, 6), logits)
+    torch.testing.assert_close(head.block(states, 3, 5), logits[:, 2:4])
+    torch.testing.assert_close(head.scores(states, torch.tensor([4, 1])), logits[:, [3, 0]])
+    parts = (states, embedding.weight, head.bias)
+    plain = torch.nn.functional.cross_entropy(logits, targets - 1)
+    torch.testing.assert_close(head.loss(states, targets), plain)
+    expected = torch.autograd.grad(plain, parts)
+    found = torch.autograd.grad(head.loss(states, targets), parts)
+    torch.testing.assert_close(found, expected)
+    assert found[2][0] == 0.0
+    assert head.loss(states[:0], targets[:0]).item() == 0.0
