@@ -45,6 +45,12 @@ class SequentialStudent(Ranker):
         return states
 
 
+def at_positions(outputs: Tensor, positions: Tensor) -> Tensor:
+    """(B, L, D) outputs, (P,) flat indices into the B x L grid -> (P, D); no copy where every position is predicted."""
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    return flat if len(flat) == len(positions) else flat[positions]
+
+
 def assemble(
     catalog: Catalog, config: SequentialConfig, item_embedding: FullEmbedding, network: nn.Module
 ) -> SequentialStudent:

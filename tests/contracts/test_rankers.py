@@ -42,6 +42,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
         {"loss": "bce", "num_negatives": 1, "shared_negatives": False},
         {"loss": "bpr", "num_negatives": 4},
     ],
+    "gru4rec": [{}, {"num_layers": 2, "hidden_dim": 24}, {"loss": "gbce", "num_negatives": 8}],
+    "nextitnet": [
+        {},
+        {"dilations": [2], "num_repeats": 1, "kernel_size": 2},
+        {"loss": "sampled-softmax", "num_negatives": 8},
+    ],
+    "caser": [{}, {"use_users": False, "window": 3}, {"loss": "bpr", "num_negatives": 4}],
     "fm": [
         {},
         {"item_fields": ["title"], "user_fields": ["taste"], "min_count": 1},
