@@ -14,7 +14,8 @@ from components.layers.dropout import Dropout
 from components.layers.embedding import FullEmbedding
 from components.model import Catalog, OutputHead, Ranker
 from components.schema import PAD
-from components.students.sequential import SequentialConfig, at_positions, make_head
+from components.students.heads import make_head
+from components.students.sequential import SequentialConfig, at_positions
 
 
 class CaserConfig(SequentialConfig):
