@@ -63,8 +63,8 @@ class CausalConvolution(nn.Module):
             for offset in wanted
         ]
         padded = F.pad(x, (0, 0, 0, 1))  # the last row, zeros, stands for what no row of the batch reaches
-        chosen = padded[:, torch.tensor(taps, device=x.device)]  # (B, wanted, K, D)
-        return F.linear(chosen.flatten(2), self.weight, self.bias)
+        chosen = padded.index_select(1, torch.tensor(taps, device=x.device).flatten())  # (B, wanted * K, D)
+        return F.linear(chosen.view(len(x), len(wanted), -1), self.weight, self.bias)
 
 
 class ResidualBlock(nn.Module):
@@ -132,9 +132,12 @@ class NextItNet(nn.Module):
         self.blocks, self.output, self.dropout = nn.ModuleList(blocks), output, Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
-        """(B, L, D), (P,) -> (P, D); in evaluation `last_only` computes only what the last states depend on."""
+        """(B, L, D), (P,) -> (P, D); in evaluation `last_only` computes only what the last states depend on.
+
+        A row alone is computed whole, which takes less time than the bookkeeping.
+        """
         x = self.dropout(x)
-        if last_only and not self.training and len(positions) == len(x):
+        if last_only and not self.training and len(positions) == len(x) > 1:
             last = self._last(x, positions % x.shape[1])
         else:
             for block in self.blocks:
@@ -144,17 +147,26 @@ class NextItNet(nn.Module):
         return states
 
     def _last(self, x: Tensor, columns: Tensor) -> Tensor:
-        """(B, L, D), (B,) -> (B, D): the blocks' output at one column of every row."""
+        """(B, L, D), (B,) -> (B, D): the blocks' output at one column of every row.
+
+        What a block must give for it grows toward the input; blocks of which half the row is wanted give all of it.
+        """
+        length = x.shape[1]
         blocks = [cast(ResidualBlock, block) for block in self.blocks]
-        needs: list[Offsets] = [(0,)]  # of the last block's output, then of every block's input
+        wanted: list[Offsets] = [(0,)]
+        sparse: list[ResidualBlock] = []
         for block in reversed(blocks):
-            needs.append(block.reads(needs[-1], x.shape[1]))
-        needs.reverse()
-        index = columns[:, None] - torch.tensor(needs[0], device=x.device)  # (B, offsets)
+            if 2 * len(wanted[0]) > length:
+                break
+            wanted.insert(0, block.reads(wanted[0], length))
+            sparse.insert(0, block)
+        for block in blocks[: len(blocks) - len(sparse)]:
+            x = block(x)
+        index = columns[:, None] - torch.tensor(wanted[0], device=x.device)  # (B, offsets)
         rows = torch.arange(len(x), device=x.device)[:, None]
-        x = x[rows, index.clamp(min=0)] * inside(columns, needs[0])
-        for block, given, wanted in zip(blocks, needs[:-1], needs[1:], strict=True):
-            x = block.at(x, given, wanted, columns)
+        x = x[rows, index.clamp(min=0)] * inside(columns, wanted[0])
+        for block, given, outputs in zip(sparse, wanted[:-1], wanted[1:], strict=True):
+            x = block.at(x, given, outputs, columns)
         return x[:, 0]
 
 

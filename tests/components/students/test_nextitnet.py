@@ -108,7 +108,7 @@ def test_the_future_does_not_change_a_state() -> None:
     assert not torch.allclose(states[0][3:], states[1][3:])
 
 
-@pytest.mark.parametrize("dilations", [[1], [1, 4], [5, 2], [30]])
+@pytest.mark.parametrize("dilations", [[1], [1, 4], [5, 2], [30], [1, 4, 1, 4]])
 @pytest.mark.parametrize("kernel_size", [2, 3])
 def test_the_last_states_alone_are_those_of_the_full_pass(dilations: list[int], kernel_size: int) -> None:
     """Rows end at different columns; some begin inside the receptive field, one is a single item."""
@@ -119,14 +119,20 @@ def test_the_last_states_alone_are_those_of_the_full_pass(dilations: list[int], 
     torch.testing.assert_close(net(x, positions, last_only=True), net(x, positions))
 
 
-def test_the_last_states_alone_cost_fewer_positions() -> None:
-    """The cone of [1, 4]: of 50 items the four convolutions write 15, 7, 3 and 1 positions."""
-    net, written = network([1, 4]), []
+@pytest.mark.parametrize(
+    ("dilations", "expected"), [([1, 4], [15, 7, 3, 1]), ([1, 4, 1, 4], [50, 50, 50, 50, 15, 7, 3, 1])]
+)
+def test_the_last_states_alone_cost_fewer_positions(dilations: list[int], expected: list[int]) -> None:
+    """The cone of [1, 4]: of 50 items the four convolutions write 15, 7, 3 and 1 positions.
+
+    Of [1, 4, 1, 4] the second block would have to write 31, more than half: it and the first one write all.
+    """
+    net, written = network(dilations), []
     for module in net.modules():
         if isinstance(module, nn.LayerNorm):
             module.register_forward_hook(lambda module, arguments, out: written.append(out.shape[1]))
-    net(torch.randn(1, 50, 8, dtype=torch.float64), torch.tensor([49]), last_only=True)
-    assert written == [15, 7, 3, 1]
+    net(torch.randn(2, 50, 8, dtype=torch.float64), torch.tensor([49, 70]), last_only=True)
+    assert written == expected
 
 
 def test_in_training_mode_the_last_states_come_from_the_full_pass() -> None:
