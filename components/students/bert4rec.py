@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding, ItemEmbedding
+from components.layers.recompute import recomputed
 from components.layers.transformer import TransformerEncoder, gelu, initialize
 from components.model import Catalog, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import BiasedHead
 
-TOKENS: Final = 2**15  # items, padding included, that one pass over prefixes encodes
+# Items, padding included, that one pass over prefixes encodes: few enough for a CPU's cache, enough for a GPU.
+TOKENS: Final = {"cpu": 2**13, "cuda": 2**17}
 
 
 class BERT4RecConfig(BaseModel):
@@ -91,8 +91,8 @@ class BERT4Rec(Ranker):
     It is not causal: what `states` gives costs one sequence per position, some 25 times as much as the windows
     themselves where they are 50 long. Distillation asks for that, since teachers speak of every position: a distilled
     BERT4Rec learns to guess the last item of every prefix instead of hidden items within windows. Prefixes of a like
-    length are encoded together; while gradients are recorded, all but the states is computed again in the backward
-    pass, so that memory does not grow with the number of prefixes.
+    length are encoded together; where they take more than one pass, all but the states is computed again in the
+    backward pass, so that memory does not grow with the number of prefixes.
 
     Args:
         item_embedding: the item vectors and that of MASK.
@@ -148,18 +148,12 @@ class BERT4Rec(Ranker):
     def _after(self, batch: Batch, positions: Tensor) -> Tensor:
         """(P, D) states at a MASK behind the history up to each of the flat `positions`."""
         items, lengths = masked_prefixes(batch, positions, self.max_length, self.item_embedding.mask_item)
-        groups = alike(lengths, TOKENS)
+        groups = alike(lengths, TOKENS.get(lengths.device.type, TOKENS["cuda"]))
         if len(groups) < 2:
             return self._at_mask(items, lengths)
         order = torch.cat(groups).argsort()
-        encode: Callable[[Tensor, Tensor], Tensor] = self._at_mask
-        if torch.is_grad_enabled():
-            encode = self._at_mask_in_less_memory
-        return torch.cat([encode(items[rows], lengths[rows]) for rows in groups])[order]
-
-    def _at_mask_in_less_memory(self, items: Tensor, lengths: Tensor) -> Tensor:
-        states: Tensor = checkpoint(self._at_mask, items, lengths, use_reentrant=False)
-        return states
+        used = [*self.item_embedding.parameters(), *self.network.parameters(), *self.output.parameters()]
+        return torch.cat([recomputed(self._at_mask, used, items[rows], lengths[rows]) for rows in groups])[order]
 
     def _at_mask(self, items: Tensor, lengths: Tensor) -> Tensor:
         """(P, K) items that end in MASK, PAD behind -> (P, D)."""

@@ -166,7 +166,7 @@ class PairHead(OutputHead):
         parts = []
         for some, columns in self._chunks(users, items.shape[1]):
             pair = users[some], items[some if len(items) > 1 else slice(None), columns]
-            parts.append(recomputed(self.tower, *pair) if repeat else self.tower(*pair))
+            parts.append(recomputed(self.tower, self.tower.parameters(), *pair) if repeat else self.tower(*pair))
         width = -(-items.shape[1] // self._width(users, items.shape[1]))  # parts of one row
         lines = [torch.cat(parts[begin : begin + width], dim=1) for begin in range(0, len(parts), width)]
         return torch.cat(lines) if lines else users.new_zeros(0, items.shape[1])
