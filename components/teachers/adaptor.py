@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from components.layers.dropout import Dropout
+from components.layers.recompute import recomputed
 
 CHUNK_ROWS = 1 << 16  # rows adapted at once; more are recomputed in the backward pass, so that memory stays bounded
 NOISE_FLOOR = 0.01
@@ -71,7 +71,7 @@ class MoEAdaptor(nn.Module):
         if len(x) <= CHUNK_ROWS:
             return self._mix(x, joined, shift)
         rows = torch.split(x, CHUNK_ROWS)
-        return torch.cat([checkpoint(self._mix, part, joined, shift, use_reentrant=False) for part in rows])
+        return torch.cat([recomputed(self._mix, (self.gate, self.noise), part, joined, shift) for part in rows])
 
     def gates(self, x: Tensor) -> Tensor:
         """(N, in_dim) -> (N, G) weights of the experts; they sum to 1, and are noisy in training only."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from components.layers.dropout import Dropout
+from components.layers.recompute import recomputed
 from components.teachers.recformer.tokens import NUM_TYPES, TokenBatch
 
 AttentionKind = Literal["dense", "longformer"]
@@ -186,11 +187,16 @@ class Backbone(nn.Module):
             masks = (marks, ~real, is_global, True)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, *masks, use_reentrant=False)
+                hidden = recomputed(partial(_through, layer, masks), layer.parameters(), hidden)
             else:
                 hidden = layer(hidden, *masks)
         trimmed: Tensor = hidden[:, :length]
         return trimmed
+
+
+def _through(layer: nn.Module, masks: tuple[Tensor | bool, ...], hidden: Tensor) -> Tensor:
+    result: Tensor = layer(hidden, *masks)
+    return result
 
 
 def _attention(shape: Architecture, dropout: float) -> nn.Module:
