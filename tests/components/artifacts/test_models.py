@@ -50,7 +50,7 @@ class Tied(Ranker):
 @pytest.fixture
 def tied(monkeypatch: pytest.MonkeyPatch) -> tuple[Ranker, Catalog]:
     students = registry_of("student")
-    monkeypatch.setitem(students, "tied", ModelSpec(SASRecConfig, lambda catalog, **_: Tied(catalog)))  # type: ignore[index]
+    monkeypatch.setitem(students, "tied", ModelSpec(SASRecConfig, lambda catalog, config: Tied(catalog)))  # type: ignore[index]
     _, catalog = make_model(9)
     features = {"text": torch.randn(10, 3).numpy()}
     catalog = Catalog(9, 5, catalog.counts, features=features)
