@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pipelines.cache import (
     publish,
     read_stored,
     recover,
+    sealed_digest,
     storage_errors,
     work_folder,
     write_manifest,
@@ -71,6 +73,21 @@ def test_a_manifest_describes_every_file_and_holds_no_clock(tmp_path: Path) -> N
     assert first.manifest["seeds"] == [1]
     assert first.manifest["inputs"] == INPUTS
     assert first.digest == second.digest
+
+
+def test_what_was_made_has_one_digest_however_it_came_about(tmp_path: Path) -> None:
+    first = finished(tmp_path / "a")
+    write_manifest(
+        tmp_path / "a", replace(NODE, part={"another": "option"}), "another key", {"prepare": "other"}, "log"
+    )
+    again = read_stored(tmp_path / "a")
+    assert again is not None
+    assert not again.damage
+    assert again.key != first.key
+    assert again.digest == first.digest == sealed_digest(tmp_path / "a")
+    (tmp_path / "a" / "model.bin").write_bytes(b"other weights")
+    write_manifest(tmp_path / "a", NODE, first.key, INPUTS)
+    assert sealed_digest(tmp_path / "a") != first.digest
 
 
 @pytest.mark.parametrize(
