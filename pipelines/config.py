@@ -65,12 +65,14 @@ class TeacherConfig(ModelChoice):
     Attributes:
         training: how it is tuned.
         pretrained: start from the weights of stage `pretrain`; or the folder of a pre-trained artifact of any run.
+        pretraining: how it learns from other domains; None as `pretrain.training` says.
         seed: of its own training; None takes the first of the run's `seeds`. Pre-training always does.
         resources: what its training asks of the cluster.
     """
 
     training: TrainingConfig = TrainingConfig()
     pretrained: bool | str = False
+    pretraining: TrainingConfig | None = None
     seed: int | None = Field(default=None, ge=0)
     resources: ResourcesConfig = ResourcesConfig()
 
@@ -195,6 +197,11 @@ class RunConfig(Section):
         """The pre-training domains that some teacher needs, by name."""
         needed = any(teacher.pretrained is True for teacher in self.teachers.values())
         return self.pretrain.domains if self.pretrain and needed else {}
+
+    def pretraining_of(self, teacher: str) -> TrainingConfig:
+        """How a teacher learns from other domains."""
+        shared = self.pretrain.training if self.pretrain else TrainingConfig()
+        return self.teachers[teacher].pretraining or shared
 
     def cluster_of(self, teacher: str) -> ClusterConfig:
         """What the training of a teacher may use: the run's cluster with the teacher's own requests."""

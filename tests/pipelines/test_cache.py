@@ -295,6 +295,29 @@ def test_a_changed_user_file_is_prepared_again(tmp_path: Path) -> None:
     assert found[0] != found[1]
 
 
+def test_a_language_model_of_ones_own_belongs_to_what_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    config = RunConfig.model_validate(
+        {
+            "name": "x",
+            "data": str(tmp_path),
+            "input": {"interactions": "log.csv"},
+            "pretrain": {"domains": {"other": {"input": {"interactions": "log.csv"}}}},
+            "teachers": {
+                "words": {"kind": "recformer", "pretrained": True, "backbone": str(tmp_path / "bert")},
+                "bundled": {"kind": "recformer", "pretrained": True},
+            },
+        }
+    )
+    nodes = [node for node in build_graph(config) if node.stage in ("pretrain", "teach")]
+    found = []
+    for weights in (b"old", b"new"):
+        (tmp_path / "bert" / "model.safetensors").write_bytes(weights)
+        found.append(fingerprints(config, nodes))
+    assert set(found[0]) == {"pretrain/words", "teach/words"}
+    assert all(found[0][name] != found[1][name] for name in found[0])
+
+
 def test_large_files_are_known_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.fingerprint.MAX_HASHED_BYTES", 4)
     file = tmp_path / "log.csv"

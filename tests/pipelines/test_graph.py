@@ -87,6 +87,7 @@ CHANGES = {
     "teachers.id.training.epochs=7": {"teach/id"},
     "teachers.text.dropout=0.3": {"teach/text", "pretrain/text"},
     "pretrain.training.epochs=7": {"pretrain/text"},
+    "teachers.text.pretraining={epochs: 7}": {"pretrain/text"},
     "prepare.min_interactions_per_user=3": {"prepare"},
     "features.max_tokens=64": {"features", "features/food", "features/arts"},
     "evaluate.bootstrap=200": {"evaluate"},
