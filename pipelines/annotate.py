@@ -120,7 +120,7 @@ class SequenceAnnotator:
 def run(context: StageContext) -> None:
     """Write a copy of the prepared set whose sequences carry the states of all teachers."""
     prepared = PreparedSet(context.input("prepare"))
-    teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.teachers]
+    teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.taught_by()]
     for teacher in teachers:
         _check_items(teacher, prepared.num_items)
     copy_tables(prepared.path, context.folder)

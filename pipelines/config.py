@@ -218,6 +218,14 @@ class RunConfig(Section):
             for name, changes in self.variants.items():
                 yield Variant(name, self.student, DistillationConfig.model_validate({**base, **changes}))
 
+    def taught_by(self) -> list[str]:
+        """Names of the teachers that some student learns from; the others are only ranked."""
+        configs = [variant.distillation for variant in self.students() if variant.distillation]
+        if any(config.teachers is None for config in configs):
+            return list(self.teachers)
+        named = {name for config in configs for name in config.teachers or ()}
+        return [name for name in self.teachers if name in named]
+
     def variant(self, name: str) -> Variant:
         """The student called `name`.
 

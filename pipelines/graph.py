@@ -120,8 +120,9 @@ def _teacher_nodes(config: RunConfig) -> list[Node]:
         part = {**_json(teacher, "teacher"), "training": _json(teacher.training, "training")}
         seed = _seed(config) if teacher.seed is None else teacher.seed
         nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, seed))
-    if nodes:
-        nodes.append(Node("annotate", "", ("prepare", *(node.name for node in nodes)), {}, _seed(config)))
+    asked = config.taught_by()
+    if asked:
+        nodes.append(Node("annotate", "", ("prepare", *(f"teach/{name}" for name in asked)), {}, _seed(config)))
     return nodes
 
 

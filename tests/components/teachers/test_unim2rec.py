@@ -167,6 +167,13 @@ def test_without_pictures_there_is_no_tower_and_scores_are_those_of_texts() -> N
     torch.testing.assert_close(vectors, texts)
 
 
+def test_pictures_may_be_left_unread() -> None:
+    assert make(catalog()).items.image_tower is not None
+    blind = make(catalog(), images=False)
+    assert blind.items.image_tower is None
+    assert torch.equal(blind.item_vectors(), make(planted()[1]).item_vectors())
+
+
 # The model
 
 
