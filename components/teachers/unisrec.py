@@ -78,7 +78,8 @@ class UniSRec(ContentRanker):
         if text.ndim != 2 or text.shape[1] != self.items.text.shape[1]:
             raise ConfigError(f"text vectors: expected (M + 1, {self.items.text.shape[1]}), got {tuple(text.shape)}")
         self.items.text = text.to(self.items.text)
-        self.num_items, self._kept = self.items.num_items, None
+        self.num_items = self.items.num_items
+        self.kept.forget()
 
 
 def build(catalog: Catalog, config: UniSRecConfig) -> UniSRec:
