@@ -16,9 +16,8 @@ from components.model import Catalog
 from components.teachers import TEACHERS
 from components.teachers.heads import CosineHead, unit
 from components.teachers.unisrec import UniSRec
-from tests.components.teachers.worlds import TEXT_DIM, planted
+from tests.components.teachers.worlds import SMALL, TEXT_DIM, planted, train
 
-SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_length": 10}
 HISTORIES = [[1, 5, 9], [2], [3, 7, 11, 15, 19]]
 
 
@@ -27,28 +26,6 @@ def make(catalog: Catalog, seed: int = 0, **arguments: Any) -> UniSRec:
     model = TEACHERS["unisrec"].make(catalog, {**SMALL, **arguments})
     assert isinstance(model, UniSRec)
     return model
-
-
-def train(model: UniSRec, catalog: Catalog, steps: int, seed: int = 0) -> list[float]:
-    torch.manual_seed(seed)
-    assert catalog.sequences is not None
-    batches = TrainingBatches(catalog.sequences, model.max_length, 16, seed=seed)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3, fused=True)
-    losses: list[float] = []
-    model.train()
-    while len(losses) < steps:
-        for windows in batches.epoch(len(losses)):
-            loss = model.loss(batches.batch(windows))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-    return losses
-
-
-@pytest.fixture(params=["inductive", "transductive"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.mark.parametrize("whitening", [False, True])
