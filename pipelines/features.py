@@ -109,8 +109,7 @@ def encode_texts(
     unique = list(dict.fromkeys(texts))
     known = cache.load(unique)
     missing = sorted((text for text in unique if text not in known), key=lambda text: (len(text), text))
-    progress.start(len(unique), "texts")
-    progress.advance(len(known))
+    progress.start(len(unique), "texts", len(known))
     started = time.perf_counter()
     for block, vectors in _encode_blocks(_blocks(missing), config, device):
         cache.store(block, vectors)

@@ -20,7 +20,7 @@ from ray.train import Checkpoint as RayCheckpoint
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from components.training.loop import CHECKPOINT, World
+from components.training.loop import CHECKPOINT, Place, World
 from pipelines.config import ClusterConfig
 from pipelines.ray_session import training_gpu
 from pipelines.stages import Progress
@@ -32,9 +32,9 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Update:
-    """News of a training job since the last look."""
+    """News of a training job since the last look; `begun` where it began, or went on after a kill."""
 
-    total: int | None = None
+    begun: Place | None = None
     done: int = 0
     epoch: int = 0
     epochs: int = 0
@@ -48,10 +48,10 @@ class Mailbox:
         self._update = Update()
 
     def post(self, update: Update) -> None:
-        """Merge `update` into what waits."""
-        waiting = self._update
+        """Merge `update` into what waits; what a worker did since its last checkpoint is lost with it."""
+        waiting = replace(self._update, done=0) if update.begun else self._update
         self._update = Update(
-            waiting.total if update.total is None else update.total,
+            update.begun or waiting.begun,
             waiting.done + update.done,
             update.epoch or waiting.epoch,
             update.epochs or waiting.epochs,
@@ -60,7 +60,7 @@ class Mailbox:
 
     def take(self) -> Update:
         """Hand the news over."""
-        taken, self._update = self._update, replace(self._update, total=None, done=0)
+        taken, self._update = self._update, replace(self._update, begun=None, done=0)
         return taken
 
 
@@ -72,10 +72,10 @@ class Messenger:
         self._done, self._sent = 0, 0.0
         self._posted: Any = None
 
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
+    def begin(self, place: Place) -> None:
         """Tell the driver how much there is to do."""
         if self.rank == 0:
-            self._post(Update(total=(epochs - done) * targets_per_epoch, epoch=done, epochs=epochs))
+            self._post(Update(begun=place, epoch=place.epoch, epochs=place.epochs))
 
     def step(self, epoch: int, targets: int) -> None:
         """Count targets."""
@@ -128,16 +128,19 @@ def _wait(future: Any, mailbox: Any, progress: Progress) -> dict[str, float]:
     progress.note("waiting for a free place on the cluster")
     while True:
         ready, _ = ray.wait([future], timeout=POLL_SECONDS)
-        _show(ray.get(mailbox.take.remote()), progress)
+        show(ray.get(mailbox.take.remote()), progress)
         if ready:
             result: dict[str, float] = ray.get(future)
             return result
 
 
-def _show(update: Update, progress: Progress) -> None:
-    if update.total is not None:
-        progress.start(update.total, "targets")
+def show(update: Update, progress: Progress) -> None:
+    """Tell the person who waits; what a killed worker did is counted up to its last checkpoint."""
+    if update.begun:
+        progress.start(update.begun.targets, "targets", update.begun.done)
         progress.note("training")
+        if resumed := update.begun.describe():
+            progress.say(resumed)
     if update.done:
         progress.advance(update.done, epoch=f"{update.epoch}/{update.epochs}", **(update.shown or {}))
 

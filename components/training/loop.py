@@ -32,11 +32,40 @@ CHECKPOINT = "checkpoint"
 Objective = Callable[[Batch], Tensor]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands.
+
+    Attributes:
+        epochs: how many there are at most.
+        epoch: how many are done.
+        step: optimizer steps that are done of the next one.
+        targets: of all epochs.
+        done: targets that are done.
+    """
+
+    epochs: int
+    epoch: int
+    step: int
+    targets: int
+    done: int
+
+    def describe(self) -> str:
+        """Where it goes on, counted from 1; nothing for a training that begins.
+
+        >>> Place(5, 2, 40, 10_000, 4_400).describe(), Place(5, 5, 0, 10_000, 10_000).describe()
+        ('resumed at epoch 3, step 41', 'resumed behind the last epoch')
+        """
+        if self.epoch >= self.epochs:
+            return "resumed behind the last epoch"
+        return f"resumed at epoch {self.epoch + 1}, step {self.step + 1}" if self.epoch or self.step else ""
+
+
 class Observer(Protocol):
     """What the loop tells the outside; the Ray bridge and the progress line implement it."""
 
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
-        """Training begins, or goes on after `done` of `epochs` epochs."""
+    def begin(self, place: Place) -> None:
+        """Training begins, or goes on, at `place`."""
 
     def step(self, epoch: int, targets: int) -> None:
         """One optimizer step of `epoch` (from 1), over `targets` targets of all workers, is done."""
@@ -166,8 +195,7 @@ class Trainer:
         """Train until the end or until patience runs out, then put the best parameters into the model."""
         self._resume()
         if self.observer:
-            plan = self.batches.epoch(0)
-            self.observer.begin(self.epochs, self._epoch, sum(map(self.batches.num_targets, plan)))
+            self.observer.begin(self._place())
         while True:
             while self._epoch < self._phase_end() and not self._exhausted():
                 self._train_epoch()
@@ -177,6 +205,11 @@ class Trainer:
                 return self.history
             # A pure function of what the checkpoint holds: a run that is killed here comes here again.
             self._phase, self._phase_begin = self._phase + 1, self._epoch
+
+    def _place(self) -> Place:
+        per_epoch = sum(map(self.batches.num_targets, self.batches.epoch(0)))
+        done = int(sum(row["targets"] for row in self.history.epochs)) + self._targets
+        return Place(self.epochs, self._epoch, self._step, self.epochs * per_epoch, done)
 
     def _longest(self, phase: Phase) -> int:
         return phase.epochs or self.config.epochs

@@ -18,27 +18,9 @@ from components.features.text import TextConfig, TextEncoder, drop_words
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT
 from pipelines import features
 from pipelines.features import encode_texts
+from tests.pipelines.recorder import Recorder
 
 FAST = TextConfig(max_tokens=16, precision="fp32")
-
-
-class Log:
-    """Records what a stage reports."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self.done: list[int] = []
-        self.shown: dict[str, Any] = {}
-
-    def start(self, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.done.append(n)
-        self.shown |= shown
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def prepared(folder: Path, texts: list[str]) -> Path:
@@ -59,7 +41,7 @@ def context(folder: Path, config: TextConfig | None, name: str, source: Path, im
         name=name,
         folder=folder,
         input={node: source}.__getitem__,
-        progress=Log(),
+        progress=Recorder(),
         timing={},
     )
 
@@ -83,7 +65,7 @@ def test_actors_encode_each_text_once_in_the_order_of_the_items(
     monkeypatch.setattr(features, "BLOCK_ITEMS", 16)
     monkeypatch.setattr(features, "BLOCKS_PER_ACTOR", 3)
     texts = [f"item {i} " + "word " * (i % 7) for i in range(5 * 16 + 3)] + ["item 0 ", "a new one"]
-    log, timing = Log(), dict[str, float]()
+    log, timing = Recorder(), dict[str, float]()
     vectors = encode_texts(texts, FAST, tmp_path, log, timing=timing)
     assert vectors.shape == (len(texts), 384)
     assert (vectors[0] == vectors[-2]).all()
@@ -96,8 +78,8 @@ def test_actors_encode_each_text_once_in_the_order_of_the_items(
 
 def test_an_unchanged_item_is_not_encoded_again(here: None, tmp_path: Path) -> None:
     texts = [f"item {i}" for i in range(40)]
-    vectors = encode_texts(texts, FAST, tmp_path, Log())
-    again, timing = Log(), dict[str, float]()
+    vectors = encode_texts(texts, FAST, tmp_path, Recorder())
+    again, timing = Recorder(), dict[str, float]()
     longer = encode_texts(["one more", *texts], FAST, tmp_path, again, timing=timing)
     assert again.done == [40, 1]
     assert timing["encoded"] == 1
@@ -106,7 +88,7 @@ def test_an_unchanged_item_is_not_encoded_again(here: None, tmp_path: Path) -> N
 
 def test_a_killed_run_goes_on_with_the_same_bytes(here: None, tmp_path: Path) -> None:
     texts = [f"{'word ' * (i % 9)}number {i}" for i in range(2 * 16 + 5)]
-    whole = encode_texts(texts, FAST, tmp_path, Log())
+    whole = encode_texts(texts, FAST, tmp_path, Recorder())
     (settings,) = tmp_path.iterdir()
     stored = sorted(settings.iterdir())
     assert len(stored) == 3
@@ -114,7 +96,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(here: None, tmp_path: Path) ->
         content = lost.read_bytes()
         lost.unlink()
         timing: dict[str, float] = {}
-        assert encode_texts(texts, FAST, tmp_path, Log(), timing=timing).tobytes() == whole.tobytes()
+        assert encode_texts(texts, FAST, tmp_path, Recorder(), timing=timing).tobytes() == whole.tobytes()
         assert timing["encoded"] in (16, 5)
         assert lost.read_bytes() == content
 

@@ -22,26 +22,10 @@ from components.errors import DataError
 from pipelines import prepare as stage
 from pipelines.prepare import prepare, write_standalone_manifest
 from tests.pipelines.plain_prepare import Row, plain_prepare
+from tests.pipelines.recorder import Recorder
 
 LOG = InputConfig(interactions="log.csv")
 ALL = {"min_interactions_per_user": 1, "min_interactions_per_item": 1}
-
-
-class Silent:
-    """Progress that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.rows = 0
-
-    def start(self, total: int | None, unit: str) -> None:
-        assert unit == "rows"
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.rows += n
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 class Ranges:
@@ -57,7 +41,7 @@ class Ranges:
         return (function(block, *arguments) for block in reversed(self.blocks))
 
 
-def read_in_ranges(log: Log, config: PrepareConfig, rejected: Path, progress: Silent) -> Ranges:
+def read_in_ranges(log: Log, config: PrepareConfig, rejected: Path, progress: Recorder) -> Ranges:
     num_ranges = config.partitions or 5
     rows = pl.concat(part for source in log.sources for part in read_rows(source, log, rejected))
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1).with_columns(user_range(num_ranges).alias("range"))
@@ -74,7 +58,7 @@ def run(
 ) -> tuple[PreparedSet, dict[str, Any]]:
     out = folder / name
     out.mkdir()
-    counts = prepare(str(folder), source, PrepareConfig(**config), out, Silent())
+    counts = prepare(str(folder), source, PrepareConfig(**config), out, Recorder())
     write_standalone_manifest(out, counts)
     return PreparedSet(out), counts
 
@@ -292,6 +276,6 @@ def test_real_logs(
     real_data: Path, tmp_path: Path, folder: str, config: dict[str, Any], size: tuple[int, int, int]
 ) -> None:
     source = InputConfig(interactions="interactions.parquet", items="items.parquet")
-    counts = prepare(str(real_data / folder), source, PrepareConfig(**config), tmp_path, Silent())
+    counts = prepare(str(real_data / folder), source, PrepareConfig(**config), tmp_path, Recorder())
     assert (counts["users"], counts["num_items"], counts["interactions"]) == size
     assert counts["items"].get("items_missing_from_item_file", 0) == 0
