@@ -21,8 +21,10 @@ from components.data.sequences import gather, user_range
 from components.errors import DataError
 from pipelines import prepare as stage
 from pipelines.prepare import prepare, write_standalone_manifest
+from pipelines.stages import StageContext
 from tests.pipelines.plain_prepare import Row, plain_prepare
 from tests.pipelines.recorder import Recorder
+from tests.pipelines.run_configs import PLAIN_RUN, make_config
 
 LOG = InputConfig(interactions="log.csv")
 ALL = {"min_interactions_per_user": 1, "min_interactions_per_item": 1}
@@ -228,6 +230,16 @@ def test_a_filter_that_empties_the_data_names_itself(tmp_path: Path) -> None:
         run(tmp_path, name="b", drop_items_without_text=True)
     with pytest.raises(DataError, match=r"no interaction is left to train on"):
         run(tmp_path, name="c", **ALL, split="global_time", valid_from="1969-01-01", test_from="1969-01-02")
+
+
+def test_a_run_on_a_catalog_of_one_item_is_refused(tmp_path: Path) -> None:
+    write_log(tmp_path, [(f"u{n}", "i" if n < 9 else f"i{n}", n) for n in range(12)])
+    config = make_config(tmp_path, PLAIN_RUN, f"data={tmp_path}", "prepare.min_interactions_per_user=1")
+    context = StageContext(config, "prepare", "", tmp_path / "out", tmp_path / "work", {}, Recorder())
+    context.folder.mkdir()
+    message = r"of 12 rows a single item is left, and nothing to rank it .*prepare\.min_interactions_per_item \(5\)"
+    with pytest.raises(DataError, match=message):
+        stage.run(context)
 
 
 def test_rules_that_need_columns_which_the_log_lacks(tmp_path: Path) -> None:
