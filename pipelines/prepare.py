@@ -64,8 +64,8 @@ def run(context: StageContext) -> None:
     extra = prepare(source.data, source.input, source.prepare, context.folder, context.progress)
     if extra["num_items"] < 2:
         raise DataError(
-            f"of {extra['rows_read']:,} rows a single item is left, and nothing to rank it against; bring a log of more "
-            f"items, or lower prepare.min_interactions_per_item ({source.prepare.min_interactions_per_item})"
+            f"of {extra['rows_read']:,} rows a single item is left, and nothing to rank it against; bring a log of "
+            f"more items, or lower prepare.min_interactions_per_item ({source.prepare.min_interactions_per_item})"
         )
     _write_json(context.folder / EXTRA_MANIFEST_FILE, extra)
 

@@ -147,13 +147,13 @@ def model(subject: Subject) -> Ranker:
     return train(subject.make(), 3).eval()
 
 
-def train(model: Ranker, epochs: int) -> Ranker:
+def train(model: Ranker, epochs: int, batches: TrainingBatches | None = None) -> Ranker:
     """A few steps, so that scores are not those of the beginning; nothing for models that only count."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         return model
     optimizer = torch.optim.Adam(parameters, lr=0.01)
-    batches = training_batches(model)
+    batches = batches or training_batches(model)
     for epoch in range(epochs):
         for windows in batches.epoch(epoch):
             optimizer.zero_grad()
@@ -334,16 +334,9 @@ def test_a_catalog_of_one_item_is_learnt_and_ranked(subject: Subject) -> None:
     vectors = {name: table[:2] for name, table in catalog().features.items()}
     lone = Catalog(1, 3, np.array([0, 6]), rows, vectors, {"title": ["red"]}, {"taste": ["red", "", "red"]})
     model = subject.spec.make(lone, subject.arguments)
-    optimizer = torch.optim.SGD(
-        [*(p for p in model.parameters() if p.requires_grad), torch.nn.Parameter(torch.ones(1))]
-    )
     batches = model.training_batches(rows, 2, "last", 0)
-    for windows in batches.epoch(0):
-        loss = model.train().loss(batches.batch(windows))
-        assert loss.isfinite()
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    train(model, 2, batches)
+    assert all(model.loss(batches.batch(windows)).isfinite() for windows in batches.epoch(0))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     histories = [np.array(history, np.int32) for history in ([1, 1], [])]
     assert Scorer(model).top_k(histories, 2)[0].tolist() == [[PAD, PAD], [1, PAD]]
