@@ -86,9 +86,11 @@ def build(catalog: Catalog, config: UniSRecConfig) -> UniSRec:
     """Build a UniSRec for the catalog's text vectors.
 
     Raises:
-        ConfigError: the catalog has no text vectors.
+        ConfigError: the catalog has no text vectors, or all of them are zero.
     """
     text = content_table(catalog, TEXT_FEATURE)
+    if catalog.sequences is not None and not text.any():
+        raise ConfigError("no item has a text, and UniSRec reads nothing else; check input.items, or take unim2rec")
     adaptor = MoEAdaptor(text.shape[1], config.dim, config.num_experts, config.adaptor_dropout)
     whitening = Whitening(text.shape[1]) if config.whitening else None
     return UniSRec(TextItems(text, adaptor, whitening, config.mode == "transductive"), config)

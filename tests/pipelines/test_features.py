@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.errors import ConfigError
+from components.errors import ConfigError, DataError
 from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT
@@ -125,6 +125,16 @@ def test_a_domain_also_gets_the_word_dropped_copy(ray_session: None, tmp_path: P
     expected = TextEncoder(config).encode([drop_words(text, 0.5) for text in texts])
     np.testing.assert_allclose(dropped[1:], expected, atol=1e-5)
     assert not np.allclose(dropped[1:], np.load(tmp_path / "out" / "text.npy")[1:], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["", "food"])
+def test_items_without_any_text_are_refused_before_a_model_is_loaded(tmp_path: Path, name: str) -> None:
+    source = prepared(tmp_path / "prepare", ["", ""])
+    (tmp_path / "out").mkdir()
+    message = f"none of the 2 items of {name or 'the log'} has a text; check input.items and input.text_columns"
+    with pytest.raises(DataError, match=message):
+        features.run(context(tmp_path / "out", FAST, name, source))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_run_without_features_says_so(tmp_path: Path) -> None:

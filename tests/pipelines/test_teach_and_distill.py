@@ -29,7 +29,7 @@ SMALL = {"dim": 8, "inner_dim": 8, "num_experts": 2, "max_length": 6}
 CONTENT = {
     "name": "tiny",
     "data": "/data",
-    "input": {"interactions": "log.csv"},
+    "input": {"interactions": "log.csv", "items": "items.csv"},
     "features": {},
     "teachers": {
         "text": {"kind": "unisrec", "mode": "inductive", **SMALL, "training": {"epochs": 2, "batch_size": 16}},

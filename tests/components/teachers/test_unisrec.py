@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,23 @@ def test_it_learns_a_tiny_set(mode: str, whitening: bool) -> None:
     batch = history_batch([cases.history(i) for i in range(len(cases))], 10)
     top = model.eval().top_k(batch, 1)[0][:, 0].numpy()
     assert (top == cases.targets).mean() > 0.7
+
+
+@pytest.mark.parametrize("whitening", [False, True])
+def test_a_text_of_one_item_alone_is_survived(mode: str, whitening: bool) -> None:
+    _, catalog = planted()
+    text = np.zeros_like(catalog.features["text"])
+    text[7] = catalog.features["text"][7]
+    model = make(replace(catalog, features={"text": text}), mode=mode, whitening=whitening)
+    assert np.isfinite(train(model, catalog, 10)).all()
+    assert model.eval().all_scores(history_batch(HISTORIES, 10))[:, 1:].isfinite().all()
+
+
+def test_a_catalog_in_which_no_item_has_a_text_is_refused(mode: str) -> None:
+    _, catalog = planted()
+    blank = replace(catalog, features={"text": np.zeros_like(catalog.features["text"])})
+    with pytest.raises(ConfigError, match=r"no item has a text, and UniSRec reads nothing else.*or take unim2rec"):
+        make(blank, mode=mode)
 
 
 def test_the_loss_is_full_softmax_over_cosines(mode: str) -> None:
