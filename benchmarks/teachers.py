@@ -43,17 +43,27 @@ def distilrec(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pipelines", *arguments], check=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of every experiment with the run of all seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="teachers to take; default: all")
+    parser.add_argument("--only", nargs="+", default=[], help="teachers of the run; default: all")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def read_config(options: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that the arguments name, with their overrides."""
     source = read_source(options.config)
     apply_overrides(source, options.overrides)
-    config = source.data
+    return source.data
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = make_parser(__doc__).parse_args(arguments)
+    config = read_config(options)
     run = multiply(config, options.seeds, options.only)
     if any(isinstance(teacher.get("pretrained"), str) for teacher in run["teachers"].values()):
         distilrec("pretrain", str(options.config), *options.overrides)

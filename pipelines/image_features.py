@@ -139,8 +139,7 @@ def _encoded(file: Path, config: ImageConfig, cache_folder: Path, progress: Prog
             group, place = places[key]
             groups.setdefault(group, []).append(place)
     missing = sum(map(len, groups.values()))
-    progress.start(len(wanted), "pictures")
-    progress.advance(len(known))
+    progress.start(len(wanted), "pictures", len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
     for vectors, failed in _encode_groups(file, groups, config, device):

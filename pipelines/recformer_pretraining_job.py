@@ -10,13 +10,14 @@ import torch
 
 from components.artifacts.models import registry_of
 from components.data.batching import PrefixBatches
+from components.data.flat_sequences import Sequences
 from components.data.prepared import PreparedSet
-from components.evaluation.validation import validation_metric
-from components.model import Catalog
+from components.model import Catalog, Ranker
 from components.teachers.pretraining import Domain, merge_domains
 from components.teachers.recformer.model import Recformer
 from components.teachers.recformer.pretraining import Pretraining, merge_attributes
-from components.training.loop import Observer, Trainer, World
+from components.training.loop import Trainer, World
+from components.training.observer import Observer
 from components.training.seeds import seed_everything
 from pipelines.pretraining_job import PretrainingJob
 from pipelines.training_job import METRIC, finish
@@ -42,7 +43,7 @@ class RecformerPretrainingJob(PretrainingJob):
             PrefixBatches(catalog.sequences, model.max_length, self.training.batch_size, self.seed, second_half=True),
             self.training,
             objective=pretraining,
-            validate=self._ranking(model, catalog),
+            validate=self.ranking(model, catalog.sequences),
             folder=self.work,
             world=world,
             observer=observer,
@@ -67,17 +68,15 @@ class RecformerPretrainingJob(PretrainingJob):
         attributes = merge_attributes([(prepared.num_items, prepared.attributes) for prepared in read])
         return Catalog(items, len(sequences), counts, sequences, attributes=attributes)
 
-    def _ranking(self, model: Recformer, catalog: Catalog) -> Callable[[], float] | None:
-        """Ranking of all domains' items on the validation parts; None where no user has one."""
-        assert catalog.sequences is not None
-        cases = catalog.sequences.cases("valid")
-        if len(cases) == 0:
+    def ranking(self, model: Ranker, sequences: Sequences) -> Callable[[], float] | None:
+        """See `PretrainingJob.ranking`; item vectors are made anew for each."""
+        rank = super().ranking(model, sequences)
+        if rank is None:
             return None
 
-        def validate() -> float:
+        def refresh_and_rank() -> float:
+            assert isinstance(model, Recformer)
             model.refresh()
-            return validation_metric(
-                model, cases, METRIC, max_users=self.training.validation_users, mask_history=self.mask_history
-            )
+            return rank()
 
-        return validate
+        return refresh_and_rank

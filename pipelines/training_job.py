@@ -17,6 +17,7 @@ from torch import Tensor
 
 from components.artifacts.models import Family, registry_of, save_model
 from components.data.batching import Batch, TrainingBatches
+from components.data.flat_sequences import EvaluationCases
 from components.data.prepared import PreparedSet
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
@@ -25,7 +26,8 @@ from components.evaluation.validation import validation_metric
 from components.model import Catalog, Ranker
 from components.schema import METRICS_FILE, MODEL_FILE
 from components.training.config import TrainingConfig
-from components.training.loop import History, Observer, Trainer, World
+from components.training.loop import History, Trainer, World
+from components.training.observer import Observer
 from components.training.seeds import seed_everything
 
 METRIC = "ndcg@10"
@@ -65,6 +67,11 @@ class Job(ABC):
         Returns:
             Seconds per epoch, targets per second and peak memory, which no manifest may hold.
         """
+
+    def validation(self, model: Ranker, cases: EvaluationCases) -> Callable[[], float]:
+        """Gives the metric that training maximizes: how well `model` ranks the targets of `cases`."""
+        users, masked = self.training.validation_users, self.mask_history
+        return lambda: validation_metric(model, cases, METRIC, max_users=users, mask_history=masked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +115,9 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
     built = build(job)
     model = built.model.to(world.device)
     batches = model.training_batches(built.prepared.sequences, job.training.batch_size, job.training.windows, job.seed)
+    validate = job.validation(model, built.prepared.sequences.cases("valid"))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        return finish(job, model, built.catalog, History(), _validation(job, built)(), world)
+        return finish(job, model, built.catalog, History(), validate(), world)
     objective: Callable[[Batch], Tensor] = model.loss
     distiller = _distiller(job, built, batches)
     if distiller:
@@ -119,7 +127,7 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
         batches,
         job.training,
         objective=objective,
-        validate=_validation(job, built),
+        validate=validate,
         folder=job.work,
         world=world,
         observer=observer,
@@ -158,21 +166,6 @@ def _features(folder: Path | None) -> dict[str, Any]:
         return {}
     files = {name: folder / f"{name}.npy" for name in ("text", "image")}
     return {name: np.load(file, allow_pickle=False) for name, file in files.items() if file.is_file()}
-
-
-def _validation(job: TrainingJob, built: Built) -> Callable[[], float]:
-    cases = built.prepared.sequences.cases("valid")
-
-    def validate() -> float:
-        return validation_metric(
-            built.model,
-            cases,
-            METRIC,
-            max_users=job.training.validation_users,
-            mask_history=job.mask_history,
-        )
-
-    return validate
 
 
 def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Distiller | None:

@@ -20,6 +20,7 @@ from components.errors import ArtifactError, ConfigError
 from pipelines import annotate, distill, teach
 from pipelines.config import RunConfig
 from pipelines.stages import StageContext
+from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config
 from tests.worlds import random_sequences
 
@@ -28,7 +29,7 @@ SMALL = {"dim": 8, "inner_dim": 8, "num_experts": 2, "max_length": 6}
 CONTENT = {
     "name": "tiny",
     "data": "/data",
-    "input": {"interactions": "log.csv"},
+    "input": {"interactions": "log.csv", "items": "items.csv"},
     "features": {},
     "teachers": {
         "text": {"kind": "unisrec", "mode": "inductive", **SMALL, "training": {"epochs": 2, "batch_size": 16}},
@@ -38,22 +39,6 @@ CONTENT = {
     "training": {"epochs": 2, "batch_size": 16, "checkpoint_seconds": 0},
     "distillation": {"temperature": 0.1},
 }
-
-
-class Counting:
-    """A progress that adds up."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self.done = 0
-
-    def start(self, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.done += n
-
-    def note(self, text: str) -> None: ...
 
 
 def write_prepared(folder: Path) -> None:
@@ -97,8 +82,8 @@ class Run:
         text = np.random.default_rng(0).normal(size=(ITEMS + 1, 12)).astype(np.float32)
         np.save(root / "features" / "text.npy", text, allow_pickle=False)
 
-    def call(self, module: object, node: str, *inputs: str) -> tuple[Path, Counting]:
-        progress, stage = Counting(), node.split("/", 1)
+    def call(self, module: object, node: str, *inputs: str) -> tuple[Path, Recorder]:
+        progress, stage = Recorder(), node.split("/", 1)
         folder, work = self.root / node, self.root / "work" / node
         folder.mkdir(parents=True)
         work.mkdir(parents=True)
@@ -135,7 +120,7 @@ def test_a_teacher_of_other_items_is_refused_with_both_counts(run: Run, tmp_path
     pl.read_parquet(smaller / "items.parquet").head(ITEMS - 1).write_parquet(smaller / "items.parquet")
     inputs = {"prepare": smaller, **{f"teach/{name}": run.root / "teach" / name for name in ("text", "id")}}
     (tmp_path / "out").mkdir()
-    context = StageContext(run.config, "annotate", "", tmp_path / "out", tmp_path, inputs, Counting())
+    context = StageContext(run.config, "annotate", "", tmp_path / "out", tmp_path, inputs, Recorder())
     with pytest.raises(ArtifactError, match=r"teacher text: .* ranks 25 items, the prepared set has 24"):
         annotate.run(context)
 
@@ -164,7 +149,7 @@ def test_t10_cached_logits_are_the_teachers_own_ranking_scores(run: Run, name: s
 def test_students_learn_alone_and_after_teachers(run: Run) -> None:
     plain, progress = run.call(distill, "distill/plain/seed-0", "prepare")
     taught, _ = run.call(distill, "distill/prm-kd/seed-0", "annotate")
-    assert progress.total == progress.done > 0
+    assert progress.total == sum(progress.done) > 0
     report = json.loads((taught / "distillation.json").read_text())
     assert report["teachers"] == ["text", "id"]
     assert sum(report["mean_weights"].values()) == pytest.approx(1.0)
@@ -194,7 +179,7 @@ def test_an_external_teacher_teaches_by_two_arrays(run: Run, tmp_path: Path) -> 
     np.testing.assert_array_equal(PreparedSet(tmp_path / "run" / "annotate").states("mine"), states.astype(np.float16))
     external.config = make_config(tmp_path, {**CONTENT, "teachers": {"mine": arrays}})
     inputs = {"prepare": tmp_path / "run" / "prepare"}
-    context = StageContext(external.config, "teach/mine", "mine", tmp_path, tmp_path, inputs, Counting())
+    context = StageContext(external.config, "teach/mine", "mine", tmp_path, tmp_path, inputs, Recorder())
     with pytest.raises(ConfigError, match=r"teachers\.mine\.strength: missing"):
         teach.run(context)
 
@@ -206,6 +191,6 @@ def test_two_workers_through_ray_train_reach_the_loss_of_one(run: Run, tmp_path:
     losses = []
     for each in (pair, alone):
         folder, progress = each.call(distill, "distill/plain/seed-0", "prepare")
-        assert progress.done == progress.total
+        assert sum(progress.done) == progress.total
         losses.append([row["loss"] for row in json.loads((folder / "history.json").read_text())["epochs"]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
