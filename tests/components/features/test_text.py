@@ -89,7 +89,7 @@ def test_no_text_breaks_it(encoder: TextEncoder) -> None:
         " ",
         "[PAD] [CLS]",
     ]
-    vectors = encoder.encode([*long, *odd, "a hat"])
+    vectors = encoder.encode([*texts, "a hat"])
     assert np.isfinite(vectors).all()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(vectors[-1], encoder.encode(["a hat"])[0], atol=1e-5)  # company does not matter
