@@ -16,11 +16,11 @@ from components.model import Catalog, Ranker
 from components.teachers.pretraining import Domain, merge_domains
 from components.teachers.recformer.model import Recformer
 from components.teachers.recformer.pretraining import Pretraining, merge_attributes
-from components.training.loop import Trainer, World
+from components.training.loop import World
 from components.training.observer import Observer
 from components.training.seeds import seed_everything
 from pipelines.pretraining_job import PretrainingJob
-from pipelines.training_job import METRIC, finish
+from pipelines.training_job import finish
 
 FULL = {"lora_rank": None}  # low-rank changes belong to one catalog; all weights are pre-trained
 
@@ -38,18 +38,11 @@ class RecformerPretrainingJob(PretrainingJob):
         model = registry_of(self.family)[self.kind].make(catalog, self.arguments)
         assert isinstance(model, Recformer)
         pretraining = Pretraining(model, self.contrastive.mlm_weight, self.contrastive.mlm_share).to(world.device)
-        trainer = Trainer(
-            pretraining,
-            PrefixBatches(catalog.sequences, model.max_length, self.training.batch_size, self.seed, second_half=True),
-            self.training,
-            objective=pretraining,
-            validate=self.ranking(model, catalog.sequences),
-            folder=self.work,
-            world=world,
-            observer=observer,
-            metric=METRIC,
+        batches = PrefixBatches(
+            catalog.sequences, model.max_length, self.training.batch_size, self.seed, second_half=True
         )
-        history = trainer.fit()
+        validate = self.ranking(model, catalog.sequences)
+        history = self.trainer(pretraining, batches, pretraining, validate, world, observer).fit()
         if world.rank == 0:
             model.refresh()
         return finish(self, model, catalog, history, max(history.best, 0.0), world)

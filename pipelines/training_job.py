@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.artifacts.models import Family, registry_of, save_model
 from components.data.batching import Batch, TrainingBatches
@@ -23,7 +23,7 @@ from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
 from components.distillation.teacher_scores import TeacherCache
 from components.evaluation.validation import validation_metric
-from components.model import Catalog, Ranker
+from components.model import Catalog, Phase, Ranker
 from components.schema import METRICS_FILE, MODEL_FILE
 from components.training.config import TrainingConfig
 from components.training.loop import History, Trainer, World
@@ -67,6 +67,30 @@ class Job(ABC):
         Returns:
             Seconds per epoch, targets per second and peak memory, which no manifest may hold.
         """
+
+    def trainer(
+        self,
+        model: nn.Module,
+        batches: TrainingBatches,
+        objective: Callable[[Batch], Tensor],
+        validate: Callable[[], float] | None,
+        world: World,
+        observer: Observer | None,
+        phases: Sequence[Phase] = (Phase(),),
+    ) -> Trainer:
+        """What trains `model` as the job says; it goes on from the job's last checkpoint."""
+        return Trainer(
+            model,
+            batches,
+            self.training,
+            objective=objective,
+            validate=validate,
+            folder=self.work,
+            world=world,
+            observer=observer,
+            metric=METRIC,
+            phases=phases,
+        )
 
     def validation(self, model: Ranker, cases: EvaluationCases) -> Callable[[], float]:
         """Gives the metric that training maximizes: how well `model` ranks the targets of `cases`."""
@@ -122,19 +146,7 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
     distiller = _distiller(job, built, batches)
     if distiller:
         objective = distiller
-    trainer = Trainer(
-        model,
-        batches,
-        job.training,
-        objective=objective,
-        validate=validate,
-        folder=job.work,
-        world=world,
-        observer=observer,
-        metric=METRIC,
-        phases=model.phases(),
-    )
-    history = trainer.fit()
+    history = job.trainer(model, batches, objective, validate, world, observer, model.phases()).fit()
     report = distiller.report() if distiller else None
     return finish(job, model, built.catalog, history, history.best, world, report)
 
