@@ -1,7 +1,7 @@
 """Item geometry: which items resemble each other, as the teachers see it and as the student's item table has it.
 
-Not in PRM-KD. It compares relations instead of scores, as relational distillation does (RKD, arXiv 1904.05068; likeness as
-a distribution over the others: SEED, arXiv 2101.04731), so widths of teachers and student may differ.
+Not in PRM-KD. It compares relations instead of scores, as relational distillation does (RKD, arXiv 1904.05068; likeness
+as a distribution over others: SEED, arXiv 2101.04731), so widths of teachers and student may differ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def similarity_logits(vectors: Tensor, temperature: float) -> Tensor:
     """
     unit = F.normalize(vectors, dim=1)
     others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-    return (unit @ unit.t())[others].view(len(vectors), -1) / temperature
+    return (unit @ unit.t())[others].view(len(vectors), max(len(vectors) - 1, 0)) / temperature
 
 
 @torch.no_grad()
