@@ -62,7 +62,7 @@ def geometry_loss(vectors: Tensor, fused: Tensor, temperature: float, direction:
 
 def sample_items(items: Tensor, most: int = MOST_ITEMS) -> Tensor:
     """Distinct items of (T,), ascending; where there are more than `most`, so many drawn by torch's generator."""
-    distinct = torch.unique(items)
+    distinct: Tensor = torch.unique(items)
     if len(distinct) > most:
         distinct = distinct[torch.randperm(len(distinct), device=items.device)[:most].sort().values]
     return distinct
