@@ -227,8 +227,11 @@ def test_an_external_teacher_teaches_by_two_arrays(run: Run, tmp_path: Path) -> 
         teach.run(context)
 
 
-def test_states_of_external_validation_histories_go_to_their_users(tmp_path: Path) -> None:
-    """Without Ray: the third user has no validation case, and a file begins in the middle of all cases."""
+def test_states_of_external_validation_histories_go_to_their_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray: the third user has no validation case; files and row groups begin in the middle of all cases."""
+    monkeypatch.setattr(annotate, "ROWS_PER_GROUP", 7)
     write_prepared(tmp_path / "prepare")
     first = tmp_path / "prepare" / "sequences" / "part-00000.parquet"
     table = pl.read_parquet(first)

@@ -107,6 +107,15 @@ def test_item_geometry_moves_the_items_of_the_batch_alone() -> None:
     assert moved.tolist() == torch.unique(batch.targets).tolist()
 
 
+def test_item_geometry_is_not_even_looked_at_where_its_weight_is_zero() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    objective = distiller(student().eval(), data)
+    batch = first_batch(data)
+    expected = objective(batch)
+    objective.item_table = None
+    assert torch.equal(objective(batch), expected)
+
+
 def test_item_geometry_of_a_student_without_item_table_is_refused() -> None:
     cache = TeacherCache([torch.randn(4, 2)], [torch.randn(ITEMS + 1, 2)], [1.0])
     config = DistillationConfig(item_geometry=0.5)
