@@ -192,7 +192,7 @@ def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Dist
         normalization=config.normalization,
     )
     strengths = [known[name]["strength"] for name in names]
-    if config.base_weights == "learned":
+    if config.base_weights == "learned" and config.weights != "average":
         strengths = _learned_weights(built.prepared, names, cache, config)
     table = registry_of(job.family)[job.kind].item_table
     distiller = Distiller(built.model, cache, names, strengths, config, table and table(built.model))
