@@ -22,6 +22,7 @@ from pipelines.export import ExportConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
+DEFAULT_STUDENT: Final = "sasrec"
 MAX_OVERLAP: Final = 0.01
 COUNTING: Final = frozenset({"mostpop", "markov", "itemknn"})  # students that count: no seed changes them
 
@@ -171,7 +172,7 @@ class RunConfig(Section):
     images: ImageConfig | None = None
     pretrain: PretrainConfig | None = None
     teachers: dict[Name, TeacherConfig] = {}
-    student: ModelChoice = ModelChoice(kind="sasrec")
+    student: ModelChoice = ModelChoice(kind=DEFAULT_STUDENT)
     training: TrainingConfig = TrainingConfig()
     distillation: DistillationConfig | None = None
     variants: dict[Name, dict[str, Any]] = {}

@@ -15,7 +15,7 @@ from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.teachers.external import EXTERNAL, ExternalConfig
-from pipelines.config import COUNTING, DISTILLED, PLAIN, ModelChoice, RunConfig, TeacherConfig
+from pipelines.config import COUNTING, DEFAULT_STUDENT, DISTILLED, PLAIN, ModelChoice, RunConfig, TeacherConfig
 from pipelines.config_errors import KeyPath, raise_problems, unknown_key, validation_problems
 from pipelines.config_file import ConfigSource, apply_overrides, read_source
 
@@ -124,6 +124,21 @@ def _contradictions(data: Mapping[str, Any]) -> Found:
     yield from _wrong_baselines(data)
     yield from _wrong_teachers(data)
     yield from _wrong_variants(data)
+    yield from _wrong_geometry(data)
+
+
+def _wrong_geometry(data: Mapping[str, Any]) -> Found:
+    """Item geometry for a student whose items have no vectors of their own."""
+    kind = _mapping(data.get("student")).get("kind", DEFAULT_STUDENT)
+    known = [name for name, spec in STUDENTS.items() if spec.item_table]
+    if kind not in STUDENTS or kind in known:
+        return
+    sections: dict[KeyPath, Any] = {("distillation",): data.get("distillation")}
+    sections |= {("variants", name): changes for name, changes in _mapping(data.get("variants")).items()}
+    for path, section in sections.items():
+        if _mapping(section).get("item_geometry"):
+            message = f"the student {kind!r} has no item table that could follow the teachers'; these have: "
+            yield (*path, "item_geometry"), f"{message}{', '.join(known)}; or set it to 0"
 
 
 def _missing_texts(data: Mapping[str, Any]) -> Found:

@@ -342,6 +342,20 @@ def test_a_catalog_of_one_item_is_learnt_and_ranked(subject: Subject) -> None:
     assert Scorer(model).top_k(histories, 2)[0].tolist() == [[PAD, PAD], [1, PAD]]
 
 
+def test_an_item_table_holds_a_learnt_vector_per_item(subject: Subject) -> None:
+    if subject.spec.item_table is None:
+        pytest.skip("it makes items of other things than a vector of their own")
+    model = subject.make()
+    table = subject.spec.item_table(model)
+    items = torch.arange(1, 25)
+    assert torch.equal(table(items), table.rows(1, 25))
+    assert table(items).shape == (24, table.dim)
+    table(items)[3].sum().backward()
+    learnt = [name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()]
+    assert learnt
+    assert all(model.part_of(name) == "embedding" for name in learnt)
+
+
 def test_parts_add_up_to_all_parameters(model: Ranker) -> None:
     parts = model.parameter_parts()
     assert parts["total"] == parts["embedding"] + parts["network"] + parts["head"]

@@ -29,6 +29,7 @@ from pipelines.fingerprint import data_fingerprint, fingerprints
 from pipelines.graph import Node, build_graph
 from pipelines.lock import LOCK_FILE, run_lock
 from pipelines.plan import changed_keys, decide, plan
+from pipelines.stages import STAGES
 
 NODE = Node("teach", "a", ("prepare",), {"teacher": {"dim": 8}}, seed=1)
 INPUTS = {"prepare": "digest of prepare"}
@@ -181,10 +182,10 @@ def test_a_forbidden_input_file_is_not_called_a_storage_problem(tmp_path: Path) 
 # --- decisions ---------------------------------------------------------------------------------------------------
 
 
-def stored_as(node: Node, inputs: dict[str, str], fingerprint: str = "", code_version: int = 1) -> Stored:
+def stored_as(node: Node, inputs: dict[str, str], fingerprint: str = "", code_version: int | None = None) -> Stored:
     manifest = {
         "key": node_key(node, inputs, fingerprint),
-        "code_version": code_version,
+        "code_version": STAGES[node.stage].code_version if code_version is None else code_version,
         "config": json.loads(json.dumps(node.part)),
         "inputs": inputs,
         "fingerprint": fingerprint,

@@ -325,6 +325,37 @@ def test_distillation_from_a_teacher_that_the_run_lacks(tmp_path: Path) -> None:
     assert "distillation.teachers.0: unknown teacher of this run 'txt'; known: id, text" in message
 
 
+def test_item_geometry_needs_a_student_with_an_item_table(tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        **FULL,
+        "student": {"kind": "fm"},
+        "distillation": {"item_geometry": 0.5},
+        "variants": {"off": {"item_geometry": 0.0}, "strong": {"item_geometry": 2.0}},
+    }
+    message = problem(write_config(tmp_path, content))
+    expected = "item_geometry: the student 'fm' has no item table that could follow the teachers'; these have: sasrec, "
+    assert f"distillation.{expected}" in message
+    assert f"variants.strong.{expected}" in message
+    assert "variants.off" not in message
+    assert make_config(tmp_path, {**content, "student": {"kind": "gru4rec"}}).variant("strong")
+    del content["student"]  # the default has one
+    assert make_config(tmp_path, content).variant("strong")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("item_geometry=-1", "distillation.item_geometry: expected a value greater than or equal to 0, got -1"),
+        ("item_temperature=0", "distillation.item_temperature: expected a value greater than 0, got 0"),
+        ("scale=wide", "'auto', got 'wide'"),
+        ("weights=softly", "expected 'consistency', 'soft', 'average' or 'default', got 'softly'"),
+        ("base_weights=learnt", "expected 'strength', 'uniform' or 'learned', got 'learnt'"),
+    ],
+)
+def test_wrong_values_of_the_distillation(override: str, expected: str, tmp_path: Path) -> None:
+    assert expected in problem(write_config(tmp_path, FULL), f"distillation.{override}")
+
+
 def test_the_configuration_survives_a_round_trip(tmp_path: Path) -> None:
     config = make_config(tmp_path, FULL)
     again = load_config(write(tmp_path, yaml.safe_dump(config.model_dump(mode="json"))))

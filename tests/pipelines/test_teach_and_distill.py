@@ -15,9 +15,13 @@ from components.artifacts.format import seal
 from components.artifacts.models import load_model
 from components.data.batching import history_batch
 from components.data.prepared import PreparedSet
-from components.distillation.annotation import training_states
+from components.distillation.annotation import case_states, training_states
+from components.distillation.mixture import mixture_weights, target_log_likelihoods
+from components.distillation.teacher_scores import TeacherCache
 from components.errors import ArtifactError, ConfigError
+from components.teachers.external import ExternalTeacher
 from pipelines import annotate, distill, teach
+from pipelines.annotate import SequenceAnnotator, Teacher
 from pipelines.config import RunConfig
 from pipelines.stages import StageContext
 from tests.pipelines.recorder import Recorder
@@ -38,6 +42,7 @@ CONTENT = {
     "student": {"kind": "sasrec", "dim": 8, "inner_dim": 8, "max_length": 6},
     "training": {"epochs": 2, "batch_size": 16, "checkpoint_seconds": 0},
     "distillation": {"temperature": 0.1},
+    "variants": {"beyond": {"weights": "soft", "base_weights": "learned", "item_geometry": 0.5}},
 }
 
 
@@ -109,6 +114,11 @@ def test_every_instance_has_the_states_of_its_own_history(run: Run) -> None:
     assert annotated.sequences.num_instances == prepared.sequences.num_instances
     model = load_model(run.root / "teach" / "text")
     np.testing.assert_allclose(annotated.states("text"), training_states(model, prepared.sequences), atol=2e-3)
+    cases = prepared.sequences.cases("valid")
+    valid = annotated.valid_states("text")
+    assert valid is not None
+    np.testing.assert_allclose(valid, case_states(model, cases), atol=2e-3)
+    assert prepared.valid_states("text") is None
     strengths = json.loads((run.root / "annotate" / "teachers.json").read_text())["teachers"]
     metrics = json.loads((run.root / "teach" / "text" / "metrics.json").read_text())
     assert strengths[0]["strength"] == metrics["valid_ndcg@10"]
@@ -159,6 +169,19 @@ def test_students_learn_alone_and_after_teachers(run: Run) -> None:
     assert not torch.equal(first.state_dict()["item_embedding.weight"], second.state_dict()["item_embedding.weight"])
 
 
+def test_a_student_learns_with_all_that_goes_beyond_the_paper(run: Run) -> None:
+    folder, _ = run.call(distill, "distill/beyond/seed-0", "annotate")
+    report = json.loads((folder / "distillation.json").read_text())
+    annotated, names = PreparedSet(run.root / "annotate"), ["text", "id"]
+    items = [torch.from_numpy(np.load(run.root / "annotate" / "teachers" / name / "items.npy")) for name in names]
+    states = [torch.from_numpy(np.array(annotated.valid_states(name))) for name in names]
+    cases = annotated.sequences.cases("valid")
+    learned = mixture_weights(target_log_likelihoods(TeacherCache(states, items, [0.1, 0.1]), cases))
+    assert report["base_weights_from"] == "learned"
+    assert report["base_weights"] == pytest.approx(dict(zip(names, learned.tolist(), strict=True)), abs=1e-5)
+    assert report["mean_weights"] == pytest.approx(report["base_weights"])  # two teachers disagree equally
+
+
 def test_baselines_count_and_have_no_history(run: Run) -> None:
     folder, _ = run.call(distill, "distill/markov/seed-0", "prepare")
     assert json.loads((folder / "metrics.json").read_text())["valid_ndcg@10"] > 0.2  # successors are planted
@@ -176,12 +199,54 @@ def test_an_external_teacher_teaches_by_two_arrays(run: Run, tmp_path: Path) -> 
     external.config = make_config(tmp_path, content)
     external.call(teach, "teach/mine", "prepare")
     external.call(annotate, "annotate", "prepare", "teach/mine")
-    np.testing.assert_array_equal(PreparedSet(tmp_path / "run" / "annotate").states("mine"), states.astype(np.float16))
+    annotated_again = PreparedSet(tmp_path / "run" / "annotate")
+    np.testing.assert_array_equal(annotated_again.states("mine"), states.astype(np.float16))
+    assert annotated_again.valid_states("mine") is None
+    external.config = make_config(tmp_path, content, "distillation.base_weights=learned")
+    with pytest.raises(ConfigError, match=r"distillation\.base_weights: learned needs .* histories: mine; bring files"):
+        external.call(distill, "distill/prm-kd/seed-0", "annotate")
     external.config = make_config(tmp_path, {**CONTENT, "teachers": {"mine": arrays}})
     inputs = {"prepare": tmp_path / "run" / "prepare"}
     context = StageContext(external.config, "teach/mine", "mine", tmp_path, tmp_path, inputs, Recorder())
     with pytest.raises(ConfigError, match=r"teachers\.mine\.strength: missing"):
         teach.run(context)
+
+
+def test_states_of_external_validation_histories_go_to_their_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray: the third user has no validation case; files and row groups begin in the middle of all cases."""
+    monkeypatch.setattr(annotate, "ROWS_PER_GROUP", 7)
+    write_prepared(tmp_path / "prepare")
+    first = tmp_path / "prepare" / "sequences" / "part-00000.parquet"
+    table = pl.read_parquet(first)
+    third = pl.col("user") == table["user"][2]
+    train_end = pl.when(third).then(pl.col("items").list.len()).otherwise("train_end").alias("train_end")
+    table.with_columns(train_end).cast(table.schema).write_parquet(first)
+    sequences = PreparedSet(sealed(tmp_path / "prepare")).sequences
+    cases = sequences.cases("valid")
+    assert len(cases) == USERS - 1
+    (tmp_path / "mine").mkdir()
+    arrays = ExternalTeacher(
+        items=np.zeros((ITEMS + 1, 2), np.float32),
+        states=np.arange(2 * sequences.num_instances, dtype=np.float32).reshape(-1, 2),
+        valid_states=np.stack([cases.targets, cases.rows], axis=1).astype(np.float32),
+    )
+    arrays.save(tmp_path / "mine")
+    target = tmp_path / "annotate"
+    shutil.copytree(tmp_path / "prepare", target)
+    annotator = SequenceAnnotator([Teacher("mine", tmp_path / "mine")], target / "sequences", gpu=False)
+    for file in PreparedSet(tmp_path / "prepare").sequence_files:
+        row = 20 * int(file.stem[-1])
+        place = {"instance": sequences.instance_offsets[row], "case": (cases.rows < row).sum()}
+        annotator({"file": np.array([str(file)]), **{key: np.array([value]) for key, value in place.items()}})
+    annotated = PreparedSet(target)
+    valid = annotated.valid_states("mine")
+    assert valid is not None
+    np.testing.assert_array_equal(valid, arrays.valid_states)
+    np.testing.assert_array_equal(annotated.states("mine"), arrays.states.astype(np.float16))
+    lists = pl.concat(pl.read_parquet(file) for file in annotated.sequence_files)["valid_state_mine"].list.len()
+    assert lists.to_list() == [0 if row == 2 else 2 for row in range(USERS)]
 
 
 @pytest.mark.slow
