@@ -67,13 +67,9 @@ def image_table(
         ConfigError: the column holds vectors and `config` names an encoder, or the other way round.
         DataError: the column holds something else, or none of the pictures can be used.
     """
-    file = prepared / ITEMS_FILE
-    kind = _column_type(file, config)
-    if kind is None:
-        return None
-    table = _ready(file) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    table = picture_vectors(prepared / ITEMS_FILE, config, cache_folder, progress, gpu=gpu)
     if table is None:
-        table = _encoded(file, config, cache_folder, progress, gpu)
+        return None
     counts = table.counts
     logger.info("pictures of %s: %s", prepared, counts)
     if not counts["with_image"]:
@@ -83,6 +79,18 @@ def image_table(
             "or remove the section `images`"
         )
     return table
+
+
+def picture_vectors(
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False
+) -> ImageTable | None:
+    """Vectors of the pictures in a table of items, although none may be usable; see `image_table`."""
+    kind = _column_type(file, config)
+    if kind is None:
+        return None
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _ready(file)
+    return _encoded(file, config, cache_folder, progress, gpu)
 
 
 def _column_type(file: Path, config: ImageConfig) -> pa.DataType | None:
