@@ -11,8 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,47 +29,36 @@ from components.errors import ArtifactError, DataError, UserError
 from components.model import Catalog, Ranker, ReadsContent
 from components.recommender import TITLE, Recommender
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT, UNKNOWN
-from pipelines.new_item_features import catalog_of
+from pipelines.added import SHOWN, Added
+from pipelines.cache import storage_errors
+from pipelines.config import ClusterConfig
+from pipelines.driver import LIBRARIES_LOG_FILE, LOG_FILE, logging_to
+from pipelines.interrupt import interruptible
+from pipelines.lock import run_lock
 from pipelines.new_item_table import ItemColumns, NewItems, read_new_items
-from pipelines.new_items import TEACH, ItemMaker, read_projections, vectors_of
+from pipelines.new_items import TEACH, ItemMaker, feature_names, read_projections, vectors_of
+from pipelines.output import streams_to
+from pipelines.progress import make_board
+from pipelines.ray_session import ray_session
 from pipelines.scores_kept import check_scores
 from pipelines.served import EXPORT, RELEASES, find_artifact
 from pipelines.stages import Progress
 
 NEW_ITEMS: Final = "new_items"
 OWN: Final = (DIGEST, FILES, "schema_version")  # fields of a manifest that sealing writes
-SHOWN: Final = 20  # ids in a message
 
 
-@dataclass(frozen=True)
-class Added:
-    """What `add_items` did.
-
-    Attributes:
-        artifact: the folder that serves now.
-        version: of its release; ``""`` where nothing was added.
-        model: name and version of the model.
-        num_items: items that it ranks.
-        added: ids of the new ones.
-        known: ids of the file that it ranked before; they are as they were.
-        refused: id -> why it was not added.
-        unusable_rows: rows of the file without an id.
-        pictures: of the added items: how many have a vector, and the others by reason; empty where no teacher looks.
-    """
-
-    artifact: str
-    version: str
-    model: str
-    num_items: int
-    added: list[str]
-    known: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    unusable_rows: int = 0
-    pictures: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """As one JSON document."""
-        return asdict(self)
+def add_items_to(run: Path, file: str | None, columns: ItemColumns) -> Added:
+    """What the command does: `add_items`, or `undo` where no file is given, with the run folder locked and a log."""
+    if not (run / "prepare").is_dir():
+        raise UserError(f"{run}: is no run folder; give a run such as runs/NAME, whose teachers and features are there")
+    with ExitStack() as stack:
+        for one in (storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible()):
+            stack.enter_context(one)
+        if file is None:
+            return undo(run)
+        board = stack.enter_context(make_board(stack.enter_context(streams_to(run / LIBRARIES_LOG_FILE))))
+        return add_items(run, file, columns, board.begin("add-items", file))
 
 
 def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) -> Added:
@@ -99,7 +87,10 @@ def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) ->
     if not found.ids:
         return _nothing(base, found, catalog.height, file)
     folders = {name: _unchanged(run, base, f"{TEACH}{name}") for name in maker.teachers}
-    described, pictures = catalog_of(run, found, folders, progress)
+    with ray_session(ClusterConfig()) if feature_names(folders.values()) else nullcontext():
+        from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
+
+        described, pictures = catalog_of(run, found, folders, progress)
     with torch.no_grad():
         rows = _rows(load_model(base), maker, folders, described, prepared)
     release = _release(run, base, rows, _extended(catalog, found), found)
@@ -138,8 +129,8 @@ def _maker(run: Path, base: Path) -> ItemMaker:
         return maker
     reason = (read_manifest(base).get(NEW_ITEMS) or {}).get("none", "it was exported without a projection of new items")
     raise UserError(
-        f"{run}: its student cannot take new items: {reason}. Add a teacher of kind unisrec, unim2rec or recformer and a "
-        "section `features`, choose a student with item vectors, leave export.new_items on, and run "
+        f"{run}: its student cannot take new items: {reason}. Add a teacher of kind unisrec, unim2rec or recformer and "
+        "a section `features`, choose a student with item vectors, leave export.new_items on, and run "
         "`distilrec run CONFIG` again"
     )
 

@@ -1,4 +1,7 @@
-"""Texts and pictures of new items -> what the run's teachers read, by the run's own encoders and its cache."""
+"""Texts and pictures of new items -> what the run's teachers read, by the run's own encoders and its cache.
+
+Import this when a Ray session is open: the encoders import Ray, which reads its settings then.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from pipelines.config import ClusterConfig
 from pipelines.features import CACHE_FOLDER, FloatTable, encode_texts
 from pipelines.image_features import picture_vectors
 from pipelines.new_item_table import NewItems
-from pipelines.new_items import reads
-from pipelines.ray_session import ray_session, use_gpu
+from pipelines.new_items import feature_names
+from pipelines.ray_session import use_gpu
 from pipelines.stages import Progress
 
 FEATURES = "features"
@@ -41,25 +44,24 @@ def catalog_of(
         teachers: artifacts of the teachers that will read the catalog.
         progress: told of what is encoded.
 
+    A Ray session must be open where a teacher reads features.
+
     Raises:
         ArtifactError: the run's features are not those that the teachers learnt from.
     """
     count = len(items.ids)
-    wanted = set().union(*(reads(folder) for folder in teachers.values()))
     tables: dict[str, FloatTable] = {}
     pictures: dict[str, Any] = {}
+    wanted = feature_names(teachers.values())
     if wanted:
-        config = _features_config(run, teachers)
-        cache, cluster = run.parent / CACHE_FOLDER, ClusterConfig()
-        with ray_session(cluster):
-            gpu = use_gpu(cluster, available("GPU"))
-            texts = encode_texts(items.frame[TEXT].to_list(), _text_config(config), cache, progress, gpu=gpu)
-            tables[TEXT_FEATURE] = np.concatenate([np.zeros((1, texts.shape[1]), np.float32), texts])
-            if IMAGE_FEATURE in wanted:
-                found, pictures = _pictures(
-                    items.frame, ImageConfig.model_validate(config["images"]), cache, progress, gpu
-                )
-                tables |= {} if found is None else {IMAGE_FEATURE: found}
+        config, cache = _features_config(run, teachers), run.parent / CACHE_FOLDER
+        gpu = use_gpu(ClusterConfig(), available("GPU"))
+        settings = TextConfig.model_validate(config[FEATURES])
+        texts = encode_texts(items.frame[TEXT].to_list(), settings, cache, progress, gpu=gpu)
+        tables[TEXT_FEATURE] = np.concatenate([np.zeros((1, texts.shape[1]), np.float32), texts])
+        if IMAGE_FEATURE in wanted:
+            found, pictures = _pictures(items.frame, ImageConfig.model_validate(config["images"]), cache, progress, gpu)
+            tables |= {} if found is None else {IMAGE_FEATURE: found}
     names = list(PreparedSet(run / "prepare").attributes)
     catalog = Catalog(count, 0, np.zeros(count + 1, np.int64), features=tables, attributes=items.attributes(names))
     return catalog, pictures
@@ -76,10 +78,6 @@ def _features_config(run: Path, teachers: Mapping[str, Path]) -> dict[str, Any]:
             )
     config: dict[str, Any] = read_json(folder / MANIFEST_FILE)["config"]
     return config
-
-
-def _text_config(config: dict[str, Any]) -> TextConfig:
-    return TextConfig.model_validate(config[FEATURES])
 
 
 def _pictures(

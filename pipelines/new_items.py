@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -140,6 +140,6 @@ def read_projections(artifact: Path) -> ItemMaker | None:
     return ItemMaker(sorted(teachers), [teachers[name] for name in sorted(teachers)], projections)
 
 
-def reads(folder: Path) -> set[str]:
-    """Names of the item features that a teacher's artifact reads: ``text``, ``image``."""
-    return set(read_model_config(folder).feature_dims)
+def feature_names(teachers: Iterable[Path]) -> set[str]:
+    """Names of the item features (``text``, ``image``) with which the artifacts `teachers` were built."""
+    return {name for folder in teachers for name in read_model_config(folder).feature_dims}

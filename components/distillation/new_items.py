@@ -6,6 +6,7 @@ equal content have equal teacher vectors, so what holds for the known ones is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -91,7 +92,8 @@ class Projection:
         """(M, F) teacher vectors -> (M, D + b) float32 rows."""
         guess = self.mean + (vectors.double() - self.center) @ self.weight
         length = self.norm * (guess.norm(dim=1, keepdim=True) / self.typical).pow(self.slope)
-        return torch.cat([F.normalize(guess, dim=1) * length, self.bias.expand(len(vectors), -1)], dim=1).float()
+        rows: Tensor = torch.cat([F.normalize(guess, dim=1) * length, self.bias.expand(len(vectors), -1)], dim=1)
+        return rows.float()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def join_vectors(vectors: Sequence[Tensor]) -> Tensor:
     >>> join_vectors([torch.tensor([[3.0]]), torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0]]), torch.tensor([[2.0]])])
     tensor([[1.5000, 0.0000, 2.0000, 0.5000, 1.0000]])
     """
-    return torch.cat([one.float() for one in vectors], dim=1) / len(vectors) ** 0.5
+    return torch.cat([one.float() for one in vectors], dim=1) / math.sqrt(len(vectors))
 
 
 def evidence(counts: NDArray[np.int64]) -> Tensor:
@@ -215,11 +217,17 @@ def held_out(x: Tensor, y: Tensor, weights: Tensor, seed: int = 0) -> tuple[floa
 
 
 def length_slope(lengths: Tensor, weights: Tensor) -> Tensor:
-    """() weighted least squares slope of the log length of rows on that of guesses, (2, n) guesses above; cut to 0..1."""
+    """() slope of the log length of rows on that of guesses by weighted least squares, cut to 0..1.
+
+    Args:
+        lengths: (2, n) of guesses and of rows.
+        weights: (n,).
+    """
     logs = lengths.clamp_min(torch.finfo(lengths.dtype).tiny).log()
     x, y = logs - (logs * weights).sum(dim=1, keepdim=True) / weights.sum()
     spread = (weights * x.square()).sum()
-    return ((weights * x * y).sum() / spread if spread > 0 else spread).clamp(0.0, 1.0)
+    slope: Tensor = (weights * x * y).sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+    return slope.clamp(0.0, 1.0)
 
 
 def _agreement(guess: Tensor, truth: Tensor, weights: Tensor) -> float:
