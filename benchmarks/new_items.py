@@ -16,19 +16,40 @@ A user's value is the mean over its cases of all seeds; the paired t-test is ove
 
 from __future__ import annotations
 
+import argparse
+import copy
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import torch
+import yaml
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
-from components.data.batching import Batch
+from benchmarks.teachers import distilrec
+from components.artifacts.models import load_model
+from components.data.batching import Batch, history_batch
 from components.data.prepared import PreparedSet
-from components.schema import COUNT, IMAGE, ITEM, ITEM_ID, ITEMS_FILE, POSITION, USER_ID
+from components.data.readers import InputConfig
+from components.evaluation.metrics import recall
+from components.evaluation.significance import paired_test
+from components.model import Ranker, ReadsContent
+from components.schema import COUNT, IMAGE, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, POSITION, USER_ID
+from pipelines.config import ClusterConfig
+from pipelines.load_config import load_config
+from pipelines.new_item_table import ItemColumns, read_new_items
+from pipelines.new_items import read_projections
+from pipelines.prepare import prepare, write_standalone_manifest
+from pipelines.ray_session import ray_session
+from pipelines.served import find_artifact
 
 CUTOFF: Final = 20
 STUDENT: Final = "student"
@@ -63,12 +84,12 @@ def held_out(item_ids: Sequence[str], share: float, seed: int) -> set[str]:
     return set(np.random.default_rng(seed).choice(np.sort(np.array(item_ids)), size, replace=False).tolist())
 
 
-def make_cases(sequences: Sequence[tuple[str, Sequence[str]]], new: set[str]) -> list[Case]:
-    """Every interaction with an item of `new` after at least one with another; histories leave out the new items."""
+def make_cases(sequences: Sequence[tuple[str, Sequence[str]]], new: set[str], known: set[str]) -> list[Case]:
+    """Every interaction with an item of `new` after at least one with a known one; histories are of known items."""
     cases = []
     for user_id, items in sequences:
         for place, target in enumerate(items):
-            history = tuple(item for item in items[:place] if item not in new)
+            history = tuple(item for item in items[:place] if item in known)
             if target in new and history:
                 cases.append(Case(user_id, history, target))
     return cases
@@ -107,7 +128,9 @@ def split_config(config: dict[str, Any], prepared: PreparedSet, name: str, folde
     source["text_columns"] = prepared.manifest["items"]["text_columns"]
     if IMAGE in prepared.items.columns:
         source["item_columns"] = {IMAGE: IMAGE}
-    return {**config, "name": name, "data": str(folder.absolute()), "input": source}
+    rules = {"min_interactions_per_user": 1, "min_interactions_per_item": 1}  # the whole log has been filtered already
+    filtered = {**config.get("prepare", {}), **rules}
+    return {**config, "name": name, "data": str(folder.absolute()), "input": source, "prepare": filtered}
 
 
 # Ranking
@@ -198,7 +221,7 @@ def run_seed(
     config: dict[str, Any], prepared: PreparedSet, folder: Path, options: argparse.Namespace, seed: int
 ) -> Path:
     """Train on the split of `seed` and add its held-out items; finished parts are kept. The run folder."""
-    name = f"{config['name']}-new-items-{seed}"
+    name, folder = f"{config['name']}-new-items-{seed}", options.folder
     split = folder / f"split-{seed}"
     if not (split / "new.parquet").is_file():
         write_split(prepared, held_out(prepared.item_ids, options.share, seed), split)
@@ -238,7 +261,7 @@ def teachers_of(run: Path, artifact: Path, added: pl.DataFrame) -> dict[str, tup
     maker = read_projections(artifact)
     assert maker is not None, f"{artifact} took items, so it has a projection"
     folders = {name: run / "teach" / name for name in maker.teachers}
-    source = json.loads((run / "prepare" / "manifest.json").read_text(encoding="utf-8"))
+    source = json.loads((run / "prepare" / MANIFEST_FILE).read_text(encoding="utf-8"))
     settings = InputConfig.model_validate(source["config"]["input"])
     new = Path(load_config(run.parents[1] / f"{run.name}.yaml").data) / "new.parquet"
     items = read_new_items(str(new), settings, source["items"]["text_columns"], ItemColumns(), set())
@@ -319,11 +342,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     config = load_config(options.config)
     whole = options.folder / "whole"
-    if not (whole / "manifest.json").is_file():
+    if not (whole / MANIFEST_FILE).is_file():
         whole.mkdir(parents=True, exist_ok=True)
         write_standalone_manifest(whole, prepare(config.data, config.input, config.prepare, whole, Quiet()))
     prepared = PreparedSet(whole)
-    runs = [run_seed(plain, prepared, options.folder, options, seed) for seed in options.seeds]
+    runs = [run_seed(plain, prepared, options, seed) for seed in options.seeds]
     results = [evaluate(run, prepared, seed) for run, seed in zip(runs, options.seeds, strict=True)]
     document = summarize(results)
     cases = ", ".join(f"{count:,}" for count in document["cases"])
