@@ -52,6 +52,7 @@ from pipelines.ray_session import ray_session
 from pipelines.served import find_artifact
 
 CUTOFF: Final = 20
+NEW_FILE: Final = "new.parquet"
 STUDENT: Final = "student"
 ROWS: Final = 256  # cases that are ranked together
 
@@ -119,7 +120,7 @@ def write_split(prepared: PreparedSet, new: set[str], folder: Path) -> None:
     items = prepared.items.drop(ITEM, COUNT, strict=False)
     chosen = pl.col(ITEM_ID).is_in(list(new))
     items.filter(~chosen).write_parquet(folder / ITEMS_FILE)
-    items.filter(chosen).write_parquet(folder / "new.parquet")
+    items.filter(chosen).write_parquet(folder / NEW_FILE)
 
 
 def split_config(config: dict[str, Any], prepared: PreparedSet, name: str, folder: Path) -> dict[str, Any]:
@@ -218,27 +219,25 @@ def random_rows(model: Ranker, known: int, seed: int) -> Ranker:
 
 
 def run_seed(
-    config: dict[str, Any], prepared: PreparedSet, folder: Path, options: argparse.Namespace, seed: int
-) -> Path:
-    """Train on the split of `seed` and add its held-out items; finished parts are kept. The run folder."""
+    config: dict[str, Any], prepared: PreparedSet, options: argparse.Namespace, seed: int
+) -> tuple[Path, Path]:
+    """Train on the split of `seed` and add its held-out items; finished parts are kept. Folders of run and split."""
     name, folder = f"{config['name']}-new-items-{seed}", options.folder
     split = folder / f"split-{seed}"
-    if not (split / "new.parquet").is_file():
+    if not (split / NEW_FILE).is_file():
         write_split(prepared, held_out(prepared.item_ids, options.share, seed), split)
     file = folder / f"{name}.yaml"
     output = str((folder / "runs").absolute())
     run = {**split_config(config, prepared, name, split), "seeds": [seed], "output": output}
     file.write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
     distilrec("run", str(file), *options.overrides)
-    target = folder / "runs" / name
-    distilrec("add-items", str(target), str(split / "new.parquet"))
-    return target
+    distilrec("add-items", str(folder / "runs" / name), str(split / NEW_FILE))
+    return folder / "runs" / name, split
 
 
-def evaluate(run: Path, prepared: PreparedSet, seed: int) -> tuple[list[Case], dict[str, Ranked]]:
+def evaluate(run: Path, split: Path, prepared: PreparedSet, seed: int) -> tuple[list[Case], dict[str, Ranked]]:
     """The cases of a finished run with added items, and where every contender ranks their targets."""
-    known = PreparedSet(run / "prepare")
-    artifact = find_artifact(run)
+    known, artifact = PreparedSet(run / "prepare"), find_artifact(run)
     model = load_model(artifact)
     table = pl.read_parquet(artifact / ITEMS_FILE)
     numbers = {name: number for number, name in enumerate(table[ITEM_ID].to_list(), start=1)}
@@ -251,21 +250,20 @@ def evaluate(run: Path, prepared: PreparedSet, seed: int) -> tuple[list[Case], d
         "random rows": student_scores(random_rows(model, known.num_items, seed)),
         "popularity": popularity_scores(known.counts[1:], len(added), seed),
     }
-    for name, (teacher, vectors) in teachers_of(run, artifact, added).items():
+    for name, (teacher, vectors) in teachers_of(run, artifact, split, added[ITEM_ID]).items():
         contenders[name] = teacher_scores(teacher, vectors)
     return cases, {name: rank(scores, histories, targets, known.num_items) for name, scores in contenders.items()}
 
 
-def teachers_of(run: Path, artifact: Path, added: pl.DataFrame) -> dict[str, tuple[Ranker, Tensor]]:
-    """Teachers that read new items, with their vectors of known and of added items."""
+def teachers_of(run: Path, artifact: Path, split: Path, added: pl.Series) -> dict[str, tuple[Ranker, Tensor]]:
+    """Teachers that read new items, with their vectors (N + M, D) of known and of added items."""
     maker = read_projections(artifact)
     assert maker is not None, f"{artifact} took items, so it has a projection"
     folders = {name: run / "teach" / name for name in maker.teachers}
-    source = json.loads((run / "prepare" / MANIFEST_FILE).read_text(encoding="utf-8"))
-    settings = InputConfig.model_validate(source["config"]["input"])
-    new = Path(load_config(run.parents[1] / f"{run.name}.yaml").data) / "new.parquet"
-    items = read_new_items(str(new), settings, source["items"]["text_columns"], ItemColumns(), set())
-    order = pl.DataFrame({ITEM_ID: added[ITEM_ID]}).join(items.frame, on=ITEM_ID, maintain_order="left")
+    manifest = PreparedSet(run / "prepare").manifest
+    settings = InputConfig.model_validate(manifest["config"]["input"])
+    items = read_new_items(str(split / NEW_FILE), settings, manifest["items"]["text_columns"], ItemColumns(), set())
+    order = added.to_frame().join(items.frame, on=ITEM_ID, maintain_order="left")
     with ray_session(ClusterConfig()):
         from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
 
@@ -347,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_standalone_manifest(whole, prepare(config.data, config.input, config.prepare, whole, Quiet()))
     prepared = PreparedSet(whole)
     runs = [run_seed(plain, prepared, options, seed) for seed in options.seeds]
-    results = [evaluate(run, prepared, seed) for run, seed in zip(runs, options.seeds, strict=True)]
+    results = [evaluate(*folders, prepared, seed) for folders, seed in zip(runs, options.seeds, strict=True)]
     document = summarize(results)
     cases = ", ".join(f"{count:,}" for count in document["cases"])
     Console().print(show(document, f"{config.name}: Recall@{CUTOFF}, {cases} cases"))
