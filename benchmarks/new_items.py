@@ -43,12 +43,11 @@ from components.evaluation.metrics import recall
 from components.evaluation.significance import paired_test
 from components.model import Ranker, ReadsContent
 from components.schema import COUNT, IMAGE, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, POSITION, USER_ID
-from pipelines.config import ClusterConfig
 from pipelines.load_config import load_config
+from pipelines.new_item_features import catalog_of
 from pipelines.new_item_table import ItemColumns, read_new_items
 from pipelines.new_items import read_projections
 from pipelines.prepare import prepare, write_standalone_manifest
-from pipelines.ray_session import ray_session
 from pipelines.served import find_artifact
 
 CUTOFF: Final = 20
@@ -264,10 +263,7 @@ def teachers_of(run: Path, artifact: Path, split: Path, added: pl.Series) -> dic
     settings = InputConfig.model_validate(manifest["config"]["input"])
     items = read_new_items(str(split / NEW_FILE), settings, manifest["items"]["text_columns"], ItemColumns(), set())
     order = added.to_frame().join(items.frame, on=ITEM_ID, maintain_order="left")
-    with ray_session(ClusterConfig()):
-        from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
-
-        catalog, _ = catalog_of(run, replace(items, frame=order), folders, Quiet())
+    catalog, _ = catalog_of(run, replace(items, frame=order), folders, Quiet(), alone=True)  # the cache has them all
     found = {}
     for name, folder in folders.items():
         model = load_model(folder)

@@ -36,7 +36,7 @@ from pipelines.driver import LIBRARIES_LOG_FILE, LOG_FILE, logging_to
 from pipelines.interrupt import interruptible
 from pipelines.lock import run_lock
 from pipelines.new_item_table import ItemColumns, NewItems, read_new_items
-from pipelines.new_items import TEACH, ItemMaker, feature_names, read_projections, vectors_of
+from pipelines.new_items import TEACH, ItemMaker, read_projections, vectors_of
 from pipelines.output import streams_to
 from pipelines.progress import make_board
 from pipelines.ray_session import ray_session
@@ -44,6 +44,7 @@ from pipelines.scores_kept import check_scores
 from pipelines.served import EXPORT, RELEASES, find_artifact
 from pipelines.stages import Progress
 
+FEW: Final = 1000  # new items whose texts and pictures one process encodes; more are spread over Ray
 NEW_ITEMS: Final = "new_items"
 OWN: Final = (DIGEST, FILES, "schema_version")  # fields of a manifest that sealing writes
 
@@ -87,10 +88,11 @@ def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) ->
     if not found.ids:
         return _nothing(base, found, catalog.height, file)
     folders = {name: _unchanged(run, base, f"{TEACH}{name}") for name in maker.teachers}
-    with ray_session(ClusterConfig()) if feature_names(folders.values()) else nullcontext():
+    alone = len(found.ids) <= FEW
+    with nullcontext() if alone else ray_session(ClusterConfig()):
         from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
 
-        described, pictures = catalog_of(run, found, folders, progress)
+        described, pictures = catalog_of(run, found, folders, progress, alone=alone)
     with torch.no_grad():
         rows = _rows(load_model(base), maker, folders, described, prepared)
     release = _release(run, base, rows, _extended(catalog, found), found)

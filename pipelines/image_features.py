@@ -82,15 +82,18 @@ def image_table(
 
 
 def picture_vectors(
-    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False, alone: bool = False
 ) -> ImageTable | None:
-    """Vectors of the pictures in a table of items, although none may be usable; see `image_table`."""
+    """Vectors of the pictures in a table of items, although none may be usable; see `image_table`.
+
+    With `alone` they are encoded in this process, without Ray: few are done before actors would have started.
+    """
     kind = _column_type(file, config)
     if kind is None:
         return None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _ready(file)
-    return _encoded(file, config, cache_folder, progress, gpu)
+    return _encoded(file, config, cache_folder, progress, gpu, alone)
 
 
 def _column_type(file: Path, config: ImageConfig) -> pa.DataType | None:
@@ -135,7 +138,9 @@ def _counts(items: int, absent: Counter[str]) -> dict[str, Any]:
     return {"items": items, "with_image": items - sum(found.values()), "absent": found}
 
 
-def _encoded(file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool) -> ImageTable:
+def _encoded(
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool, alone: bool
+) -> ImageTable:
     device = "cuda" if gpu else "cpu"
     cache = VectorCache(cache_folder, image_settings_key(config, device))
     keys, places = _keys(file)
@@ -151,7 +156,7 @@ def _encoded(file: Path, config: ImageConfig, cache_folder: Path, progress: Prog
     progress.advance(len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
-    for vectors, failed in _encode_groups(file, groups, config, device):
+    for vectors, failed in _encode_groups(file, groups, config, device, alone):
         if vectors:
             cache.store(list(vectors), np.stack(list(vectors.values())))
         known |= vectors
@@ -223,11 +228,13 @@ class GroupEncoder:
 Encoded = tuple[dict[str, NDArray[np.float32]], dict[str, str]]
 
 
-def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
+def _encode_groups(
+    file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str, alone: bool
+) -> Iterator[Encoded]:
     """Vectors by key, and reasons by key, of one row group after the other, in the order in which they are done."""
     if not groups:
         return
-    if config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES:
+    if alone or (config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES):
         encoder = GroupEncoder(str(file), config.model_dump(), device)
         for group, places in groups.items():
             yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))

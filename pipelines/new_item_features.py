@@ -1,6 +1,6 @@
 """Texts and pictures of new items -> what the run's teachers read, by the run's own encoders and its cache.
 
-Import this when a Ray session is open: the encoders import Ray, which reads its settings then.
+Import this after a Ray session is open, where one is needed: the encoders import Ray, which reads its settings then.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from components.artifacts.format import file_hash, read_json, verify
 from components.data.prepared import PreparedSet
@@ -24,7 +25,7 @@ from components.teachers.content import IMAGE_FEATURE, TEXT_FEATURE
 from pipelines.actor_pool import available
 from pipelines.config import ClusterConfig
 from pipelines.features import CACHE_FOLDER, FloatTable, encode_texts
-from pipelines.image_features import picture_vectors
+from pipelines.image_features import ImageTable, picture_vectors
 from pipelines.new_item_table import NewItems
 from pipelines.new_items import feature_names
 from pipelines.ray_session import use_gpu
@@ -34,7 +35,7 @@ FEATURES = "features"
 
 
 def catalog_of(
-    run: Path, items: NewItems, teachers: Mapping[str, Path], progress: Progress
+    run: Path, items: NewItems, teachers: Mapping[str, Path], progress: Progress, *, alone: bool = False
 ) -> tuple[Catalog, dict[str, Any]]:
     """The new items as a catalog of their own, numbered in their order, and what became of their pictures.
 
@@ -43,8 +44,7 @@ def catalog_of(
         items: what the file says.
         teachers: artifacts of the teachers that will read the catalog.
         progress: told of what is encoded.
-
-    A Ray session must be open where a teacher reads features.
+        alone: encode in this process; else a Ray session must be open where a teacher reads features.
 
     Raises:
         ArtifactError: the run's features are not those that the teachers learnt from.
@@ -55,13 +55,14 @@ def catalog_of(
     wanted = feature_names(teachers.values())
     if wanted:
         config, cache = _features_config(run, teachers), run.parent / CACHE_FOLDER
-        gpu = use_gpu(ClusterConfig(), available("GPU"))
+        gpu = torch.cuda.is_available() if alone else use_gpu(ClusterConfig(), available("GPU"))
         settings = TextConfig.model_validate(config[FEATURES])
-        texts = encode_texts(items.frame[TEXT].to_list(), settings, cache, progress, gpu=gpu)
+        texts = encode_texts(items.frame[TEXT].to_list(), settings, cache, progress, gpu=gpu, alone=alone)
         tables[TEXT_FEATURE] = np.concatenate([np.zeros((1, texts.shape[1]), np.float32), texts])
         if IMAGE_FEATURE in wanted:
-            found, pictures = _pictures(items.frame, ImageConfig.model_validate(config["images"]), cache, progress, gpu)
-            tables |= {} if found is None else {IMAGE_FEATURE: found}
+            table = _pictures(items.frame, ImageConfig.model_validate(config["images"]), cache, progress, gpu, alone)
+            pictures = table.counts
+            tables |= {IMAGE_FEATURE: table.vectors} if pictures["with_image"] else {}
     names = list(PreparedSet(run / "prepare").attributes)
     catalog = Catalog(count, 0, np.zeros(count + 1, np.int64), features=tables, attributes=items.attributes(names))
     return catalog, pictures
@@ -81,15 +82,15 @@ def _features_config(run: Path, teachers: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _pictures(
-    frame: pl.DataFrame, config: ImageConfig, cache: Path, progress: Progress, gpu: bool
-) -> tuple[FloatTable | None, dict[str, Any]]:
-    """(M + 1, d) vectors of pictures; None where no item has a usable one."""
+    frame: pl.DataFrame, config: ImageConfig, cache: Path, progress: Progress, gpu: bool, alone: bool
+) -> ImageTable:
+    """Vectors of the new items' pictures, and how many have one."""
+    none = {"items": frame.height, "with_image": 0, "absent": {"not given": frame.height}}
     if IMAGE not in frame.columns:
-        return None, {"items": frame.height, "with_image": 0, "absent": {"not given": frame.height}}
+        return ImageTable(np.zeros((frame.height + 1, 1), np.float32), none)
     with tempfile.TemporaryDirectory(prefix="new-items") as folder:
         file = Path(folder) / ITEMS_FILE
         frame.select(IMAGE).write_parquet(file)
-        table = picture_vectors(file, config, cache, progress, gpu=gpu)
-    if table is None or not table.counts["with_image"]:
-        return None, {} if table is None else table.counts
-    return table.vectors, table.counts
+        table = picture_vectors(file, config, cache, progress, gpu=gpu, alone=alone)
+    assert table is not None  # the file has the column
+    return table

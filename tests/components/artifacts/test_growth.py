@@ -12,7 +12,7 @@ from components.artifacts.growth import grow_model
 from components.artifacts.models import load_model, read_model_config, save_model
 from components.data.batching import history_batch
 from components.errors import ArtifactError
-from components.model import Catalog, Ranker
+from components.model import Ranker
 from components.students import STUDENTS
 from components.training.seeds import seed_everything
 from tests.components.teachers.worlds import planted
@@ -90,7 +90,9 @@ def test_every_student_says_which_tables_grow(kind: str, tmp_path: Path) -> None
         }
         assert names == grow
     else:
-        assert saved(kind, tmp_path / "model").item_tables() == [], "a model that counts has counted nothing of new items"
+        assert saved(kind, tmp_path / "model").item_tables() == [], (
+            "a model that counts has counted nothing of new items"
+        )
 
 
 def test_a_new_item_of_a_graph_keeps_its_row_through_the_layers(tmp_path: Path) -> None:
