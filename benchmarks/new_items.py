@@ -149,6 +149,7 @@ class Ranked:
     among_new: FloatArray
 
 
+@torch.inference_mode()
 def rank(scores: Scores, histories: Sequence[NDArray[np.int32]], targets: NDArray[np.int64], known: int) -> Ranked:
     """Rank every case.
 
@@ -162,8 +163,7 @@ def rank(scores: Scores, histories: Sequence[NDArray[np.int32]], targets: NDArra
     for begin in range(0, len(histories), ROWS):
         part = list(histories[begin : begin + ROWS])
         columns = torch.from_numpy(targets[begin : begin + ROWS])[:, None] - 1
-        with torch.inference_mode():
-            rows = scores(history_batch(part, max(map(len, part)))).clone()
+        rows = scores(history_batch(part, max(map(len, part)))).clone()
         for row, history in zip(rows, part, strict=True):
             row[torch.from_numpy(history.astype(np.int64)) - 1] = -torch.inf
         own = rows.gather(1, columns)
