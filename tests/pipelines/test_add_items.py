@@ -12,30 +12,34 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import pipelines.distill
+import pipelines.features
 import pipelines.teach
-from components.artifacts.format import read_manifest
+from components.artifacts.format import file_hash, read_manifest
 from components.artifacts.models import load_model
 from components.artifacts.registry import Registry
-from components.data.batching import history_batch
 from components.data.synthetic import write_world
 from components.errors import ArtifactError, DataError, StageError, UserError
 from components.recommender import Recommender
 from components.students import STUDENTS
 from components.training.loop import World
 from pipelines.add_items import add_items, undo
+from pipelines.cache import write_manifest
 from pipelines.cli import app
-from pipelines.config import COUNTING
+from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
+from pipelines.graph import build_graph
 from pipelines.new_item_table import NO_TEXT, REPEATED, ItemColumns
-from pipelines.scores_kept import check_scores
+from pipelines.scores_kept import check_scores, served_scores
 from pipelines.served import find_artifact
+from pipelines.stages import STAGES, StageContext
 from serve.app import LocalBackend
 from tests.components.teachers.recformer.language_models import shared_bert
 from tests.pipelines.run_configs import make_config
-from tests.pipelines.test_prepare import Silent
+from tests.pipelines.test_teach_and_distill import Counting
 from tests.serve.test_app import make_client
 from tests.tiny_artifact import make_model
 
@@ -57,28 +61,46 @@ CONTENT: dict[str, Any] = {
     },
     "student": {"kind": "sasrec", "dim": 16, "inner_dim": 16, "max_length": 8},
     "training": BRIEF,
-    "distillation": {"temperature": 0.1},
-    "baselines": ["mostpop"],
+    "baselines": ["mostpop", "plain"],
     "evaluate": {"requests": 0, "bootstrap": 100},
 }
 
 
 @pytest.fixture(scope="module")
-def here(ray_session: None) -> Iterator[None]:
-    """Models train in this process: what is tested comes after them."""
+def here() -> Iterator[None]:
+    """Models train and texts are encoded in this process, without Ray."""
+    encode = pipelines.features.encode_texts
     with pytest.MonkeyPatch.context() as patch:
         for stage in (pipelines.teach, pipelines.distill):
             patch.setattr(stage, "run_training", lambda job, *_: job.run(World()))
+        patch.setattr(pipelines.features, "available", lambda _: 0.0)
+        patch.setattr(pipelines.features, "encode_texts", lambda *a, **k: encode(*a, **{**k, "alone": True}))
         yield
 
 
-def make_run(root: Path, **changes: Any) -> Path:
-    """A finished run of a small shop."""
+def configure(root: Path, **changes: Any) -> RunConfig:
+    """A small shop, its log and items on disk."""
     if not (root / "world").is_dir():
         write_world(root / "world", num_users=120, num_items=80, seed=3, domains=["gear"])
-    content = {**CONTENT, "data": str(root / "world"), "features": {"model": shared_bert(), "precision": "fp32"}}
-    config = make_config(root, {**content, **changes})
-    execute_run(config)
+    features = {"model": shared_bert(), "precision": "fp32"}
+    return make_config(root, {**CONTENT, "data": str(root / "world"), "features": features, **changes})
+
+
+def make_run(root: Path, **changes: Any) -> Path:
+    """A run with the plain student exported; each stage is called as the executor would."""
+    config = configure(root, **changes)
+    digests: dict[str, str] = {}
+    for node in build_graph(config):
+        if node.stage in ("annotate", "evaluate"):
+            continue  # the export of a student that was not distilled needs neither
+        folder, work = config.folder / node.folder, config.folder / ".work" / node.name
+        folder.mkdir(parents=True)
+        work.mkdir(parents=True)
+        inputs = {name: config.folder / name for name in node.inputs if name in digests}
+        context = StageContext(config, node.name, node.suffix, folder, work, inputs, Counting(), node.seed)
+        STAGES[node.stage].load()(context)
+        write_manifest(folder, node, "key", {name: digests[name] for name in inputs})
+        digests[node.name] = file_hash(folder / "manifest.json")
     return config.folder
 
 
@@ -113,7 +135,7 @@ def write_items(run: Path, count: int = 3, first: int = 0, **columns: list[Any])
 
 
 def add(run: Path, file: str, **columns: Any) -> Any:
-    return add_items(run, file, ItemColumns(**columns), Silent())
+    return add_items(run, file, ItemColumns(**columns), Counting())
 
 
 def table_without_extras(run: Path) -> torch.Tensor:
@@ -123,10 +145,9 @@ def table_without_extras(run: Path) -> torch.Tensor:
     return load_model(find_artifact(run)).item_tables()[0].fitted.detach()
 
 
-def all_scores(artifact: Path, histories: list[list[int]]) -> torch.Tensor:
-    model = load_model(artifact)
-    with torch.inference_mode():
-        return torch.cat([model.all_scores(history_batch([history], model.max_length)) for history in histories])
+def scores(artifact: Path, histories: list[list[int]]) -> NDArray[np.float32]:
+    """(B, N) what the endpoint would say of every item."""
+    return served_scores(load_model(artifact), [np.array(history, np.int32) for history in histories])
 
 
 def check_growth(run: Path) -> None:
@@ -142,7 +163,7 @@ def check_growth(run: Path) -> None:
     assert table["count"].to_list()[-3:] == [0, 0, 0]
     assert table["item"].to_list() == list(range(1, len(known) + 4))
     histories = [[1], [2, 5, 9], [4, 3, 2, 1, 7, 8, 9, 10, 11]]
-    assert torch.equal(all_scores(before, histories), all_scores(after, histories)[:, : len(known) + 1])
+    np.testing.assert_array_equal(scores(before, histories), scores(after, histories)[:, : len(known)])
     with make_client(LocalBackend(Recommender(after))) as client:
         body = client.post("/v1/recommend", json={"history": ["new-1", known[0]], "k": len(known) + 3}).json()
         found = client.get("/v1/items", params={"query": "new-2"}).json()["items"]
@@ -157,6 +178,14 @@ def test_new_items_are_ranked_and_known_ones_score_as_before(run: Path) -> None:
     check_growth(run)
     assert Recommender(run / "export").num_items == len(known_ids(run)), "the export itself stays"
     assert read_manifest(find_artifact(run))["added"]["items"] == 3
+
+
+@pytest.mark.slow
+def test_the_executor_hands_the_export_what_new_items_need(ray_session: None, tmp_path: Path) -> None:
+    config = configure(tmp_path, distillation={"temperature": 0.1}, baselines=["mostpop"])
+    execute_run(config)
+    assert read_manifest(config.folder / "export")["new_items"]["teachers"] == {"both": 12, "text": 12}
+    check_growth(config.folder)
 
 
 @pytest.mark.slow
@@ -188,11 +217,8 @@ def test_a_second_addition_goes_on_and_undo_goes_back(run: Path) -> None:
     assert second.version == "v0003"
     assert second.num_items == first.num_items + 3
     assert read_manifest(find_artifact(run))["added"]["items"] == 6
-    numbers = list(range(1, len(known_ids(run)) + 4))
-    assert torch.equal(
-        all_scores(Path(first.artifact), [[1, 2]]),
-        all_scores(Path(second.artifact), [[1, 2]])[:, : len(numbers) + 1],
-    )
+    before, after = (scores(Path(one.artifact), [[1, 2], [first.num_items]]) for one in (first, second))
+    np.testing.assert_array_equal(before, after[:, : first.num_items])
     assert undo(run).model == first.model
     assert Recommender(find_artifact(run)).num_items == first.num_items
     assert undo(run).num_items == len(known_ids(run))
@@ -292,7 +318,7 @@ def test_after_another_export_the_old_additions_do_not_serve(run: Path) -> None:
 
 
 def test_a_run_without_teachers_says_what_to_do(here: None, tmp_path: Path) -> None:
-    run = make_run(tmp_path, teachers={}, distillation=None, images=None, baselines=["mostpop", "plain"])
+    run = make_run(tmp_path, teachers={}, images=None)
     with pytest.raises(UserError, match=r"no teacher of the run reads item texts.*Add a teacher of kind unisrec"):
         add(run, write_items(run))
 
