@@ -10,6 +10,7 @@ from benchmarks import (
     distillation_cost,
     environments,
     evaluation_speed,
+    new_items,
     parallel_teachers,
     quality,
     random_teacher,
@@ -32,6 +33,7 @@ SCRIPTS = (
     teachers,
     distillation_cost,
     two_workers,
+    new_items,
     environments,
 )
 

@@ -13,6 +13,7 @@ from components.artifacts.growth import grow_model
 from components.artifacts.models import load_model, read_model_config, save_model
 from components.data.batching import history_batch
 from components.errors import ArtifactError
+from components.inference import Scorer
 from components.model import Ranker
 from components.students import STUDENTS
 from components.training.seeds import seed_everything
