@@ -156,7 +156,8 @@ def _encoded(
     progress.advance(len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
-    for vectors, failed in _encode_groups(file, groups, config, device, alone):
+    encode = _encode_here if alone else _encode_groups
+    for vectors, failed in encode(file, groups, config, device):
         if vectors:
             cache.store(list(vectors), np.stack(list(vectors.values())))
         known |= vectors
@@ -228,16 +229,20 @@ class GroupEncoder:
 Encoded = tuple[dict[str, NDArray[np.float32]], dict[str, str]]
 
 
-def _encode_groups(
-    file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str, alone: bool
-) -> Iterator[Encoded]:
+def _encode_here(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
+    if not groups:
+        return  # an encoder takes seconds to load
+    encoder = GroupEncoder(str(file), config.model_dump(), device)
+    for group, places in groups.items():
+        yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
+
+
+def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
     """Vectors by key, and reasons by key, of one row group after the other, in the order in which they are done."""
     if not groups:
         return
-    if alone or (config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES):
-        encoder = GroupEncoder(str(file), config.model_dump(), device)
-        for group, places in groups.items():
-            yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
+    if config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES:
+        yield from _encode_here(file, groups, config, device)
         return
     work = [pa.table({"group": [group], "places": [places]}) for group, places in groups.items()]
     encoded = ray.data.from_arrow(work).map_batches(

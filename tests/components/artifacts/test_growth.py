@@ -77,7 +77,7 @@ def test_known_items_score_as_before_and_new_ones_are_ranked(kind: str, tmp_path
     before, after = scores(model), scores(grown)
     np.testing.assert_array_equal(before, after[:, : CATALOG.num_items])
     assert np.isfinite(after).all()
-    assert (after[:, -NEW:].std(dim=1) > 0).all()
+    assert (after[:, -NEW:].std(axis=1) > 0).all()
     with torch.no_grad():  # a new item may stand in a history, and says something there
         states = [grown.states(history_batch([[3, item]], grown.max_length)) for item in (8, CATALOG.num_items + 2)]
     assert not torch.equal(*states)
