@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,17 @@ def test_length_follows_the_guess_as_far_as_it_tells(power: float, slope: float)
     guesses = torch.rand(50, dtype=torch.float64) + 0.5
     lengths = torch.stack([guesses, 3.0 * guesses**power])
     assert float(length_slope(lengths, torch.ones(50, dtype=torch.float64))) == pytest.approx(slope, abs=1e-9)
+
+
+def test_the_slope_says_how_far_lengths_differ() -> None:
+    x, rows, counts = world(noise=1.0)
+    projection = fit(x, rows, counts).projection
+    level, full = (replace(projection, slope=torch.tensor(slope, dtype=torch.float64)) for slope in (0.0, 1.0))
+    torch.testing.assert_close(level.rows(x).norm(dim=1), projection.norm.float().expand(len(x)))
+    ratio = full.rows(x).norm(dim=1) / projection.norm
+    assert ratio.std() > 0.1
+    half = replace(projection, slope=torch.tensor(0.5, dtype=torch.float64)).rows(x).norm(dim=1) / projection.norm
+    torch.testing.assert_close(half, ratio.sqrt().to(half))
 
 
 def test_equal_guesses_have_no_slope() -> None:
