@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -47,6 +47,26 @@ class Phase:
     epochs: int | None = None
     patience: int | None = None
     before_epoch: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True)
+class ItemTensor:
+    """A tensor of a model's state with one row per item, row 0 for PAD: what a new item needs a row of.
+
+    Attributes:
+        name: in the state.
+        fitted: (N + 1, D), or (N + 1,) where a row is a single bias: what a row of a trained item is worth. Where other
+            tensors have a part in it, as edges of a graph have, that is not the tensor itself.
+        biases: how many of the last columns do not meet a state but are added to the score.
+        scale: a new item's row in the state is `scale` times what `fitted` would say of it.
+        attribute: name of the item attribute whose value numbers the tensor holds; ``""`` for a table of vectors.
+    """
+
+    name: str
+    fitted: Tensor
+    biases: int = 0
+    scale: float = 1.0
+    attribute: str = ""
 
 
 class Ranker(nn.Module, ABC):
@@ -107,6 +127,13 @@ class Ranker(nn.Module, ABC):
                 parts[self.part_of(name)] += parameter.numel()
         return {"total": sum(parts.values()), **parts}
 
+    def item_tensors(self) -> list[ItemTensor]:
+        """Every tensor of the state that has a row per item; empty where new items cannot be given rows.
+
+        Counting models are of that kind: nothing was counted of a new item.
+        """
+        return []
+
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the tensors of a saved model; models whose buffers have no fixed size override this."""
         self.load_state_dict(dict(tensors))
@@ -143,6 +170,20 @@ class Catalog:
     user_attributes: Mapping[str, list[str]] | None = None
 
 
+@runtime_checkable
+class ReadsContent(Protocol):
+    """A model that makes item vectors from content alone, also of items that it never saw."""
+
+    def content_vectors(self, catalog: Catalog | None = None) -> Tensor:
+        """(M, D) vectors of norm 1 of the items of `catalog`, row ``i`` of item ``i + 1``; of its own for None.
+
+        Nothing that was learnt of a single item has a part in them: known and new items of equal content are equal.
+
+        Raises:
+            ConfigError: the catalog lacks the content that the model reads, or has it in another width.
+        """
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One entry of a registry such as ``STUDENTS``.
@@ -152,14 +193,14 @@ class ModelSpec:
         build: makes the model, ``build(catalog, config)``.
         reads_attributes: whether `build` wants the catalog's attributes, which cost memory.
         training: how it is usually trained, where the user says nothing: keys of the training configuration.
-        item_table: gives the learnt item vectors of a built model; None where it has none of its own per item.
+        item_embedding: gives the learnt item vectors of a built model; None where it has none of its own per item.
     """
 
     config: type[BaseModel]
     build: Callable[[Catalog, Any], Ranker]
     reads_attributes: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
-    item_table: Callable[[Ranker], ItemEmbedding] | None = None
+    item_embedding: Callable[[Ranker], ItemEmbedding] | None = None
 
     def make(self, catalog: Catalog, arguments: Mapping[str, Any]) -> Ranker:
         """Validate `arguments` and build the model."""

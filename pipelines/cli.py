@@ -112,6 +112,41 @@ def recommend(
     _act(rank)
 
 
+@app.command("add-items")
+def add_items(
+    run_folder: RunArgument,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="New items, as input.items.")] = None,
+    text_column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="A text column of the run, and FILE's name for it.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="FILE's column of item ids.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="FILE's column of pictures.")] = None,
+    images: Annotated[str | None, typer.Option(help="Pictures apart, as input.images.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Go back to the release before; without FILE.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let the exported student rank new items, without training: their rows come from their texts and pictures."""
+
+    def add() -> Any:
+        from components.errors import UserError
+        from pipelines.add_items import add_items_to
+        from pipelines.new_item_table import ItemColumns
+        from pipelines.output import results
+
+        if (file is None) != undo:
+            raise UserError("give FILE, a table of new items, or --undo, and not both")
+        texts = dict(one.partition("=")[::2] for one in text_column or [])
+        if not all(texts.values()):
+            raise UserError(f"--text-column: expected OURS=THEIRS, such as title=name, got {text_column}")
+        added = add_items_to(run_folder, file, ItemColumns(id_column, texts, image_column, images))
+        if not as_json:
+            for line in added.lines():
+                results().print(line, highlight=False, markup=False, soft_wrap=True)
+        return added.as_json()
+
+    _finish(add, as_json)
+
+
 @app.command()
 def serve(
     run_folder: RunArgument,

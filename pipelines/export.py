@@ -32,6 +32,7 @@ from components.schema import (
     USER,
     USER_ID,
 )
+from pipelines.new_items import write_projections
 from pipelines.stages import EXTRA_MANIFEST_FILE, SEED_MARK
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class ExportConfig(BaseModel):
         seed: which seed's model; by default the one with the best validation NDCG@10.
         histories: put the users' histories into the artifact, so that the endpoint answers a `user_id`. Off by default:
             whoever holds such an artifact can read who did what.
+        new_items: where a teacher reads texts or pictures, learn how its item vectors become rows of the student, so
+            that `distilrec add-items` can bring in items without training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,7 @@ class ExportConfig(BaseModel):
     model: str = AUTO
     seed: int | None = Field(default=None, ge=0)
     histories: bool = False
+    new_items: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,11 @@ def find_candidates(inputs: dict[str, Path]) -> list[Candidate]:
 def run(context: StageContext) -> None:
     """Write the artifact that serves into the context's folder."""
     config: ExportConfig = context.config.export
-    context.progress.start(3, "steps")
+    context.progress.start(4, "steps")
     choice = choose(find_candidates(context.inputs), config.model, config.seed)
     context.progress.note(f"export {choice.winner.variant}, seed {choice.winner.seed}")
     source = context.input(choice.winner.node)
-    load_model(source)  # what cannot be loaded must not be exported
+    model = load_model(source)  # what cannot be loaded must not be exported
     context.progress.advance()
     prepared = PreparedSet(context.input("prepare"))
     try:
@@ -148,7 +152,13 @@ def run(context: StageContext) -> None:
             write_histories(prepared, context.folder)
         context.progress.advance()
         write_json(context.folder / METRICS_FILE, {**read_json(source / METRICS_FILE), **_tested(context, choice)})
-        write_json(context.folder / EXTRA_MANIFEST_FILE, _provenance(context, choice, prepared))
+        fields = _provenance(context, choice, prepared)
+        if config.new_items:
+            fields["new_items"] = write_projections(
+                model, fields["model"]["kind"], context.inputs, prepared, context.folder, context.progress
+            )
+        context.progress.advance()
+        write_json(context.folder / EXTRA_MANIFEST_FILE, fields)
     except OSError as error:
         raise StorageError(
             f"{context.folder}: cannot write the artifact ({error}); free space and run again"

@@ -99,6 +99,7 @@ def encode_texts(
     *,
     gpu: bool = False,
     timing: dict[str, float] | None = None,
+    alone: bool = False,
 ) -> FloatTable:
     """(len(texts), d) vectors; only texts that the cache lacks are encoded, and what is encoded is stored at once.
 
@@ -109,6 +110,7 @@ def encode_texts(
         progress: told of every block.
         gpu: give every actor a GPU.
         timing: takes ``encoded``, ``encode_seconds`` and ``items_per_second``.
+        alone: encode in this process, without Ray: few texts are done before a pool of actors would have started.
     """
     device = "cuda" if gpu else "cpu"
     cache = VectorCache(cache_folder, settings_key(config, device))
@@ -117,7 +119,8 @@ def encode_texts(
     missing = sorted((text for text in unique if text not in known), key=lambda text: (len(text), text))
     progress.start(len(unique), "texts", len(known))
     started = time.perf_counter()
-    for block, vectors in _encode_blocks(_blocks(missing), config, device):
+    encode = _encode_alone if alone else _encode_blocks
+    for block, vectors in encode(_blocks(missing), config, device):
         cache.store(block, vectors)
         known.update(zip(block, vectors, strict=True))
         rate = (len(known) - len(unique) + len(missing)) / (time.perf_counter() - started)
@@ -149,6 +152,11 @@ class _BlockEncoder:
         vectors = self.encoder.encode(texts)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         return block.append_column(VECTOR, flat)
+
+
+def _encode_alone(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:
+    encoder = TextEncoder(config, device) if blocks else None
+    return ((block, encoder.encode(block)) for block in blocks if encoder is not None)
 
 
 def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:

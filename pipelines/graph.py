@@ -145,10 +145,10 @@ def _student_nodes(config: RunConfig) -> list[Node]:
 
 def _final_nodes(config: RunConfig, models: list[Node]) -> list[Node]:
     ranked = tuple(node.name for node in models if node.stage in ("teach", "distill"))
-    students = tuple(node.name for node in models if node.stage == "distill")
+    exported = ranked if config.export.new_items else tuple(name for name in ranked if name.startswith("distill/"))
     return [
         Node("evaluate", "", ("prepare", *ranked), {"evaluate": _json(config.evaluate)}, _seed(config)),
-        Node("export", "", ("prepare", "evaluate", *students), {"export": _json(config.export)}, _seed(config)),
+        Node("export", "", ("prepare", "evaluate", *exported), {"export": _json(config.export)}, _seed(config)),
     ]
 
 

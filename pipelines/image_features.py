@@ -67,13 +67,9 @@ def image_table(
         ConfigError: the column holds vectors and `config` names an encoder, or the other way round.
         DataError: the column holds something else, or none of the pictures can be used.
     """
-    file = prepared / ITEMS_FILE
-    kind = _column_type(file, config)
-    if kind is None:
-        return None
-    table = _ready(file) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    table = picture_vectors(prepared / ITEMS_FILE, config, cache_folder, progress, gpu=gpu)
     if table is None:
-        table = _encoded(file, config, cache_folder, progress, gpu)
+        return None
     counts = table.counts
     logger.info("pictures of %s: %s", prepared, counts)
     if not counts["with_image"]:
@@ -83,6 +79,21 @@ def image_table(
             "or remove the section `images`"
         )
     return table
+
+
+def picture_vectors(
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False, alone: bool = False
+) -> ImageTable | None:
+    """Vectors of the pictures in a table of items, although none may be usable; see `image_table`.
+
+    With `alone` they are encoded in this process, without Ray: few are done before actors would have started.
+    """
+    kind = _column_type(file, config)
+    if kind is None:
+        return None
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _ready(file)
+    return _encoded(file, config, cache_folder, progress, gpu, alone)
 
 
 def _column_type(file: Path, config: ImageConfig) -> pa.DataType | None:
@@ -127,7 +138,9 @@ def _counts(items: int, absent: Counter[str]) -> dict[str, Any]:
     return {"items": items, "with_image": items - sum(found.values()), "absent": found}
 
 
-def _encoded(file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool) -> ImageTable:
+def _encoded(
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool, alone: bool
+) -> ImageTable:
     device = "cuda" if gpu else "cpu"
     cache = VectorCache(cache_folder, image_settings_key(config, device))
     keys, places = _keys(file)
@@ -142,7 +155,8 @@ def _encoded(file: Path, config: ImageConfig, cache_folder: Path, progress: Prog
     progress.start(len(wanted), "pictures", len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
-    for vectors, failed in _encode_groups(file, groups, config, device):
+    encode = _encode_here if alone else _encode_groups
+    for vectors, failed in encode(file, groups, config, device):
         if vectors:
             cache.store(list(vectors), np.stack(list(vectors.values())))
         known |= vectors
@@ -214,14 +228,20 @@ class GroupEncoder:
 Encoded = tuple[dict[str, NDArray[np.float32]], dict[str, str]]
 
 
+def _encode_here(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
+    if not groups:
+        return  # an encoder takes seconds to load
+    encoder = GroupEncoder(str(file), config.model_dump(), device)
+    for group, places in groups.items():
+        yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
+
+
 def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
     """Vectors by key, and reasons by key, of one row group after the other, in the order in which they are done."""
     if not groups:
         return
     if config.encoder == DESCRIPTORS and sum(map(len, groups.values())) <= LOCAL_PICTURES:
-        encoder = GroupEncoder(str(file), config.model_dump(), device)
-        for group, places in groups.items():
-            yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
+        yield from _encode_here(file, groups, config, device)
         return
     work = [pa.table({"group": [group], "places": [places]}) for group, places in groups.items()]
     encoded = ray.data.from_arrow(work).map_batches(

@@ -130,7 +130,7 @@ def _contradictions(data: Mapping[str, Any]) -> Found:
 def _wrong_geometry(data: Mapping[str, Any]) -> Found:
     """Item geometry for a student whose items have no vectors of their own."""
     kind = _mapping(data.get("student")).get("kind", DEFAULT_STUDENT)
-    known = [name for name, spec in STUDENTS.items() if spec.item_table]
+    known = [name for name, spec in STUDENTS.items() if spec.item_embedding]
     if kind not in STUDENTS or kind in known:
         return
     sections: dict[KeyPath, Any] = {("distillation",): data.get("distillation")}

@@ -117,7 +117,7 @@ STAGES: Final[dict[str, Stage]] = _table(
         Stage("annotate", "pipelines.annotate", 2, "teacher states become columns of the sequences"),
         Stage("distill", "pipelines.distill", 1, "students learn, with and without teachers"),
         Stage("evaluate", "pipelines.evaluate", 1, "full ranking, leaderboard, report"),
-        Stage("export", "pipelines.export", 1, "the winner becomes the artifact that serves", needs_ray=False),
+        Stage("export", "pipelines.export", 2, "the winner becomes the artifact that serves", needs_ray=False),
     ]
 )
 

@@ -199,7 +199,7 @@ def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Dist
     strengths = [known[name]["strength"] for name in names]
     if config.base_weights == "learned" and config.weights != "average":
         strengths = _learned_weights(built.prepared, names, cache, config)
-    table = registry_of(job.family)[job.kind].item_table
+    table = registry_of(job.family)[job.kind].item_embedding
     distiller = Distiller(built.model, cache, names, strengths, config, table and table(built.model))
     plan = batches.epoch(0)[: config.calibration_batches]
     distiller.calibrate([batches.batch(windows) for windows in plan])

@@ -118,7 +118,7 @@ def load_model(folder: Path) -> Ranker:
     if (folder / MANIFEST_FILE).is_file():
         verify(folder, only=(CONFIG_FILE, MODEL_FILE))
     config = read_model_config(folder)
-    tensors = _read_tensors(folder / MODEL_FILE)
+    tensors = read_tensors(folder / MODEL_FILE)
     try:
         tensors |= {alias: tensors[name] for alias, name in config.shared.items()}
         model = _spec(config).make(_empty_catalog(config), config.arguments)
@@ -129,7 +129,12 @@ def load_model(folder: Path) -> Ranker:
     return model.eval()
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The stored tensors by name.
+
+    Raises:
+        ArtifactError: the file is missing, truncated or damaged.
+    """
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; {REMEDY}")
     try:

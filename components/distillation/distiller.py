@@ -67,7 +67,7 @@ class Distiller:
         names: their names, in the order of `cache`.
         strengths: their validation NDCG@10, or what else their base weights are in proportion to.
         config: how they are fused.
-        item_table: the student's item vectors, which `item_geometry` moves; None where it has none.
+        item_embedding: the student's item vectors, which `item_geometry` moves; None where it has none.
 
     Raises:
         ConfigError: `item_geometry` is set and the student has no item table.
@@ -80,15 +80,15 @@ class Distiller:
         names: Sequence[str],
         strengths: Sequence[float],
         config: DistillationConfig,
-        item_table: ItemEmbedding | None = None,
+        item_embedding: ItemEmbedding | None = None,
     ) -> None:
-        if config.item_geometry and item_table is None:
+        if config.item_geometry and item_embedding is None:
             raise ConfigError(
                 f"distillation.item_geometry: {type(student).__name__} has no item table that could follow the "
                 "teachers'; set it to 0 or choose another student"
             )
         self.student, self.cache, self.names, self.config = student, cache, list(names), config
-        self.item_table = item_table
+        self.item_embedding = item_embedding
         uniform = config.base_weights == "uniform" or config.weights == "average"
         self.weights = base_weights([1.0] * len(self.names) if uniform else strengths)
         self.epsilon = self._start("consistency", config.epsilon)
@@ -120,11 +120,11 @@ class Distiller:
 
     def geometry_loss(self, batch: Batch) -> Tensor:
         """L_G: how far the likeness of the candidates in the student's item table is from that of the teachers'."""
-        assert self.item_table is not None  # the constructor refuses
+        assert self.item_embedding is not None  # the constructor refuses
         items = sample_items(self.candidates(batch.targets))
         temperature = self.config.item_temperature
         fused = fused_similarities(self.cache.item_vectors(items), self.weights, temperature)
-        return geometry_loss(self.item_table(items), fused, temperature, self.config.direction)
+        return geometry_loss(self.item_embedding(items), fused, temperature, self.config.direction)
 
     def teacher_scores(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """(K, B, T) distributions over (T,) candidates for every `step`-th instance of the batch, and that step."""

@@ -12,9 +12,10 @@ from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding, ItemEmbedding
 from components.layers.recompute import recomputed
 from components.layers.transformer import EncoderConfig, gelu, initialize
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import BiasedHead
+from components.students.sequential import plain_table
 
 # Items, padding included, that one pass over prefixes encodes: few enough for a CPU's cache, enough for a GPU.
 TOKENS: Final = {"cpu": 2**13, "cuda": 2**17}
@@ -128,6 +129,13 @@ class BERT4Rec(Ranker):
             states.append(self._after(batch, batch.positions[last]))
             targets.append(batch.targets[last])
         return self.head.loss(torch.cat(states), torch.cat(targets))
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """The item embedding and the items' biases; the vector of MASK is apart and needs no place among the items."""
+        tables = plain_table("item_embedding.items", self.item_embedding.items)
+        if tables and isinstance(self.head, BiasedHead):
+            tables.append(ItemTensor("head.bias", self.head.bias, biases=1))
+        return tables
 
     def _cloze(self, items: Tensor, masked: Tensor) -> Tensor:
         """(B, W) items and which of them to hide -> (M, D) states at the hidden ones."""

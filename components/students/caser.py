@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from components.data.batching import Batch
 from components.layers.dropout import Dropout
 from components.layers.embedding import FullEmbedding
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import make_head
-from components.students.sequential import SequentialConfig, at_positions
+from components.students.sequential import SequentialConfig, at_positions, plain_table
 
 
 class CaserConfig(SequentialConfig):
@@ -128,6 +128,10 @@ class Caser(Ranker):
             pooled = torch.cat([pooled, self.user_embedding(batch.users)[batch.rows]], dim=1)
         states: Tensor = self.project(pooled)
         return states
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """The item embedding, with which states are compared too."""
+        return plain_table("item_embedding", self.item_embedding)
 
     @staticmethod
     def part_of(name: str) -> str:

@@ -131,7 +131,7 @@ class Fields(nn.Module):
 
     def __init__(self, count: int, attributes: Mapping[str, Sequence[str]], config: FieldConfig) -> None:
         super().__init__()
-        self.count = count
+        self.count, self.names = count, tuple(attributes)
         self.fields = nn.ModuleList([IdField(count, config.dim)])
         for texts in attributes.values():
             values, num_values = number_values(texts, config.min_count, config.max_values)

@@ -18,8 +18,16 @@ from torch import Tensor, nn
 
 from components.data.batching import Batch
 from components.layers.kept import Kept
-from components.model import Catalog, OutputHead, Ranker
-from components.students.fields import AttributeField, FieldConfig, Fields, UserFields, ValueTable, chosen_attributes
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
+from components.students.fields import (
+    AttributeField,
+    FieldConfig,
+    Fields,
+    IdField,
+    UserFields,
+    ValueTable,
+    chosen_attributes,
+)
 from components.students.heads import ABSOLUTE_LOSSES, HeadConfig, make_head
 
 ROWS_AT_ONCE = 65536  # item rows that are made together: their fields take F times as much memory
@@ -128,6 +136,21 @@ class FactorizationMachine(Ranker):
         """(P, D + 2 [+ H])."""
         states: Tensor = self.user_rows(batch)
         return states
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """The field of the item itself, its place among what users took, and the values of its attributes."""
+        fields, prefix = self.item_rows.fields, "item_rows.fields.fields"
+        tables = [
+            ItemTensor(f"{prefix}.{place}.table.weight", field.table.weight, biases=1)
+            if isinstance(field, IdField)
+            else ItemTensor(f"{prefix}.{place}.values", field.values, attribute=fields.names[place - 1])
+            for place, field in enumerate(fields.fields)
+            if isinstance(field, IdField | AttributeField)
+        ]
+        history = self.user_rows.fields.history
+        if history is not None:
+            tables.append(ItemTensor("user_rows.fields.history.weight", history.weight, biases=1))
+        return tables
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the saved tensors, however many values a field has."""

@@ -16,7 +16,7 @@ from components.layers.bipartite import BipartiteGraph
 from components.layers.embedding import FullEmbedding, ItemEmbedding
 from components.layers.kept import Kept
 from components.losses import bpr_loss
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import DotProductHead, NegativeSampler
 
@@ -167,6 +167,13 @@ class LightGCN(Ranker):
         weighted = F.embedding(grid, items) * (counted / degrees.sqrt())[..., None]  # (B, L, D)
         sizes = counted.cumsum(1).clamp(min=1).sqrt()
         return (weighted.cumsum(1) / sizes[..., None]).flatten(0, 1)
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """Layer 0 of the items. Without edges nothing but layer 0 reaches the mean over the K + 1 layers."""
+        if not isinstance(self.vectors.item_embedding, FullEmbedding):
+            return []
+        fitted = self.vectors.tables()[1]
+        return [ItemTensor("vectors.item_embedding.weight", fitted, scale=self.vectors.num_layers + 1)]
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the saved vectors and edges, however many there are."""

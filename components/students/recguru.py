@@ -12,9 +12,10 @@ from components.layers.dropout import Dropout
 from components.layers.embedding import FullEmbedding
 from components.layers.transformer import EncoderSizes, SelfAttention, TransformerEncoder, gelu, initialize
 from components.losses import mean_bpr_loss, sampled_softmax_loss
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import NegativeSampler, SampledHead
+from components.students.sequential import plain_table
 
 
 class RecGURUConfig(EncoderSizes):
@@ -144,6 +145,10 @@ class RecGURU(Ranker):
         if self.reconstruction_weight == 0:
             return loss
         return loss + self.reconstruction_weight * self._reconstruction_loss(batch, vectors, users)
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """The item embedding, which encoder and decoders read and states are compared with."""
+        return plain_table("item_embedding", self.item_embedding)
 
     def _encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, L, D) item vectors and (B, L, D) user vectors, each of the history up to its position."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.students.heads import HeadConfig, make_head
 
 
@@ -43,6 +43,15 @@ class SequentialStudent(Ranker):
         """(P, D) states at the predicted positions."""
         states: Tensor = self.network(self.item_embedding(batch.items), batch.positions, batch.last_only)
         return states
+
+    def item_tensors(self) -> list[ItemTensor]:
+        """The item embedding, with which states are compared too."""
+        return plain_table("item_embedding", self.item_embedding)
+
+
+def plain_table(name: str, embedding: nn.Module) -> list[ItemTensor]:
+    """The table of an embedding called `name`; none where it keeps no row per item, as a compressed one."""
+    return [ItemTensor(f"{name}.weight", embedding.weight)] if isinstance(embedding, FullEmbedding) else []
 
 
 def at_positions(outputs: Tensor, positions: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from components.teachers.transfer import transferred
 Mode = Literal["inductive", "transductive"]
 Tune = Literal["full", "adaptor"]
 TEXT_FEATURE = "text"
+IMAGE_FEATURE = "image"
+FEATURES = (TEXT_FEATURE, IMAGE_FEATURE)
 ENCODER = "encoder."
 
 
@@ -75,6 +77,10 @@ class ContentItems(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> Tensor:
         """(N, D) vectors of all items; row ``i`` belongs to item ``i + 1``."""
+
+    @abstractmethod
+    def describe(self, content: Mapping[str, Tensor]) -> Tensor:
+        """(M, d) content vectors by name, of any items -> (M, D) vectors from content alone."""
 
     @abstractmethod
     def represent(self, items: Tensor, text: Tensor | None = None) -> Tensor:
@@ -147,6 +153,29 @@ class ContentRanker(Ranker):
             return F.pad(self.eval().unit_vectors(), (0, 0, 1, 0))
         finally:
             self.train(training)
+
+    @torch.no_grad()
+    def content_vectors(self, catalog: Catalog | None = None) -> Tensor:
+        """See `components.model.ReadsContent`."""
+        training = self.training
+        try:
+            return unit(self.eval().items.describe(self._content(catalog)))
+        finally:
+            self.train(training)
+
+    def _content(self, catalog: Catalog | None) -> dict[str, Tensor]:
+        """(M, d) content vectors by name of the items of `catalog`, or of the own ones."""
+        own = {name: getattr(self.items, name) for name in self.items.content if name in FEATURES}
+        read = {name: table for name, table in own.items() if table is not None}
+        if catalog is None:
+            return {name: table[1:] for name, table in read.items()}
+        found = {TEXT_FEATURE: content_table(catalog, TEXT_FEATURE)}
+        found |= {name: content_table(catalog, name) for name in read if name in catalog.features}
+        for name, table in found.items():
+            if table.shape[1] != read[name].shape[1]:
+                expected = (catalog.num_items + 1, read[name].shape[1])
+                raise ConfigError(f"item {name} vectors: the teacher reads {expected}, got {tuple(table.shape)}")
+        return {name: table[1:].to(read[name]) for name, table in found.items()}
 
     def freeze_encoder(self) -> None:
         """Parameter-efficient tuning: position embedding and transformer blocks keep their values."""

@@ -8,6 +8,7 @@ not be quoted as those of the published model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from components.model import Catalog
 from components.teachers.adaptor import MoEAdaptor, Whitening
 from components.teachers.content import (
+    IMAGE_FEATURE,
     TEXT_FEATURE,
     ContentConfig,
     ContentItems,
@@ -25,8 +27,6 @@ from components.teachers.content import (
     content_table,
     learnt_vectors,
 )
-
-IMAGE_FEATURE = "image"
 
 
 class UniM2RecConfig(ContentConfig):
@@ -117,6 +117,16 @@ class MultimodalItems(ContentItems):
         """(N, D) vectors of all items; row ``i`` belongs to item ``i + 1``."""
         vectors = self.represent(torch.arange(1, len(self.text), device=self.text.device))
         return vectors if self.item_embedding is None else vectors + self.item_embedding.weight[1:]
+
+    def describe(self, content: Mapping[str, Tensor]) -> Tensor:
+        """See `ContentItems.describe`; a row of zeros, and an image table that is not there, are absent modalities."""
+        text, image = content[TEXT_FEATURE], content.get(IMAGE_FEATURE)
+        has_text = text.ne(0).any(dim=1)
+        texts = self.text_tower(text) * has_text[:, None]
+        if image is None or self.image_tower is None:
+            return self.fuse(texts, torch.zeros_like(texts), has_text, torch.zeros_like(has_text))
+        has_image = image.ne(0).any(dim=1)
+        return self.fuse(texts, self.image_tower(image) * has_image[:, None], has_text, has_image)
 
     def represent(self, items: Tensor, text: Tensor | None = None) -> Tensor:
         """See `ContentItems.represent`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -50,6 +51,10 @@ class TextItems(ContentItems):
         """(N, D) vectors of all items; row ``i`` belongs to item ``i + 1``."""
         vectors = self.adapt(self.text[1:])
         return vectors if self.item_embedding is None else vectors + self.item_embedding.weight[1:]
+
+    def describe(self, content: Mapping[str, Tensor]) -> Tensor:
+        """See `ContentItems.describe`."""
+        return self.adapt(content[TEXT_FEATURE])
 
     def represent(self, items: Tensor, text: Tensor | None = None) -> Tensor:
         """See `ContentItems.represent`."""

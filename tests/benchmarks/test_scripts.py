@@ -12,6 +12,7 @@ from benchmarks import (
     environments,
     evaluation_speed,
     losses,
+    new_items,
     parallel_teachers,
     quality,
     random_teacher,
@@ -36,6 +37,7 @@ SCRIPTS = (
     teachers,
     distillation_cost,
     two_workers,
+    new_items,
     environments,
 )
 

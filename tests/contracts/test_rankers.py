@@ -343,10 +343,10 @@ def test_a_catalog_of_one_item_is_learnt_and_ranked(subject: Subject) -> None:
 
 
 def test_an_item_table_holds_a_learnt_vector_per_item(subject: Subject) -> None:
-    if subject.spec.item_table is None:
+    if subject.spec.item_embedding is None:
         pytest.skip("it makes items of other things than a vector of their own")
     model = subject.make()
-    table = subject.spec.item_table(model)
+    table = subject.spec.item_embedding(model)
     items = torch.arange(1, 25)
     assert torch.equal(table(items), table.rows(1, 25))
     assert table(items).shape == (24, table.dim)

@@ -172,6 +172,30 @@ class Recformer(Ranker):
         """(N + 1, D) item vectors of norm 1, row 0 (PAD) zero: what annotation stores."""
         return F.pad(self.unit_vectors(), (0, 0, 1, 0))
 
+    @torch.no_grad()
+    def content_vectors(self, catalog: Catalog | None = None) -> Tensor:
+        """See `components.model.ReadsContent`.
+
+        The second stage of tuning changed the weights and not the item matrix, so that a new item's vector is not
+        comparable with it: the model's own items are encoded anew with the weights of today.
+        """
+        own, training = self.tokens, self.training
+        try:
+            self.eval()
+            if catalog is not None:
+                self.tokens = self._tokens_of(catalog)
+            items, rows = self.tokens.distinct()
+            return self.encode(items[:, None])[rows]
+        finally:
+            self.tokens = own
+            self.train(training)
+
+    def _tokens_of(self, catalog: Catalog) -> ItemTokens:
+        settings, shape = self.settings, self.backbone.shape
+        tokenizer = load_language_model(settings.backbone).tokenizer
+        table = tokenize_items(catalog.attributes or {}, tokenizer, settings.num_attributes, settings.attribute_tokens)
+        return ItemTokens(table, shape.cls_id, shape.pad_id, shape.max_tokens, shape.max_items).to(self.matrix.device)
+
     def set_items(self, table: TokenTable) -> None:
         """Rank another catalog: `table` must come from the tokenizer of the backbone."""
         device = self.matrix.device

@@ -112,7 +112,7 @@ def test_item_geometry_is_not_even_looked_at_where_its_weight_is_zero() -> None:
     objective = distiller(student().eval(), data)
     batch = first_batch(data)
     expected = objective(batch)
-    objective.item_table = None
+    objective.item_embedding = None
     assert torch.equal(objective(batch), expected)
 
 

@@ -1,0 +1,263 @@
+"""``distilrec add-items``: an exported student ranks items that it was not trained on. Nothing is trained.
+
+The run's own encoders and teachers turn texts and pictures into vectors, the projection of the export turns these into
+rows of the student. The result is a new release beside the export, which stays as it was: ``RUN/releases/export/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from components.artifacts.format import DIGEST, FILES, read_manifest, seal, verify
+from components.artifacts.growth import grow_model
+from components.artifacts.models import load_model
+from components.artifacts.registry import Registry
+from components.data.prepared import PreparedSet
+from components.data.readers import InputConfig
+from components.errors import ArtifactError, DataError, UserError
+from components.model import Catalog, Ranker, ReadsContent
+from components.recommender import TITLE, Recommender
+from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT, UNKNOWN
+from pipelines.added import SHOWN, Added
+from pipelines.cache import storage_errors
+from pipelines.config import ClusterConfig
+from pipelines.driver import LIBRARIES_LOG_FILE, LOG_FILE, logging_to
+from pipelines.interrupt import interruptible
+from pipelines.lock import run_lock
+from pipelines.new_item_table import ItemColumns, NewItems, read_new_items
+from pipelines.new_items import TEACH, ItemMaker, read_projections, vectors_of
+from pipelines.output import streams_to
+from pipelines.progress import make_board
+from pipelines.ray_session import ray_session
+from pipelines.scores_kept import check_scores
+from pipelines.served import EXPORT, RELEASES, find_artifact
+from pipelines.stages import Progress
+
+FEW: Final = 1000  # new items whose texts and pictures one process encodes; more are spread over Ray
+NEW_ITEMS: Final = "new_items"
+OWN: Final = (DIGEST, FILES, "schema_version")  # fields of a manifest that sealing writes
+
+
+def add_items_to(run: Path, file: str | None, columns: ItemColumns) -> Added:
+    """What the command does: `add_items`, or `undo` where no file is given, with the run folder locked and a log."""
+    if not (run / "prepare").is_dir():
+        raise UserError(f"{run}: is no run folder; give a run such as runs/NAME, whose teachers and features are there")
+    with ExitStack() as stack:
+        for one in (storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible()):
+            stack.enter_context(one)
+        if file is None:
+            return undo(run)
+        board = stack.enter_context(make_board(stack.enter_context(streams_to(run / LIBRARIES_LOG_FILE))))
+        return add_items(run, file, columns, board.begin("add-items", file))
+
+
+def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) -> Added:
+    """Add the items of `file` to the exported student of `run`, as a new release.
+
+    Args:
+        run: a run folder, with its teachers.
+        file: a table of new items, read as the run's own item file.
+        columns: other names in it.
+        progress: told of what is encoded.
+
+    Raises:
+        UserError: the run's student cannot take new items; the message says why and what to do.
+        DataError: the file cannot be used, or none of its items.
+        ArtifactError: a part of the run is damaged or was made again since the export.
+    """
+    base = find_artifact(run)
+    verify(base)
+    maker = _maker(run, base)
+    prepared = PreparedSet(_unchanged(run, base, "prepare"))
+    catalog = pl.read_parquet(base / ITEMS_FILE)
+    source = InputConfig.model_validate(prepared.manifest["config"]["input"])
+    text_columns = prepared.manifest["items"]["text_columns"]
+    known = set(catalog[ITEM_ID].cast(pl.String).to_list())
+    found = read_new_items(file, source, text_columns, columns, known)
+    if not found.ids:
+        return _nothing(base, found, catalog.height, file)
+    folders = {name: _unchanged(run, base, f"{TEACH}{name}") for name in maker.teachers}
+    alone = len(found.ids) <= FEW
+    with nullcontext() if alone else ray_session(ClusterConfig()):
+        from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
+
+        described, pictures = catalog_of(run, found, folders, progress, alone=alone)
+    with torch.no_grad():
+        rows = _rows(load_model(base), maker, folders, described, prepared)
+    release = _release(run, base, rows, _extended(catalog, found), found)
+    return Added(
+        artifact=str(release.path),
+        version=release.version,
+        model=Recommender(release.path).name,
+        num_items=catalog.height + len(found.ids),
+        added=found.ids,
+        known=found.known,
+        refused=found.refused,
+        unusable_rows=found.unusable,
+        pictures=pictures,
+    )
+
+
+def undo(run: Path) -> Added:
+    """Make the release before the current one current again.
+
+    Raises:
+        UserError: there is none.
+    """
+    registry = Registry(run / RELEASES)
+    releases = registry.releases(EXPORT)
+    current = next((place for place, release in enumerate(releases) if release.current), 0)
+    if current == 0:
+        raise UserError(f"{run}: nothing to undo; no items were added since the export")
+    release = registry.promote(EXPORT, releases[current - 1].version)
+    known = Recommender(release.path)
+    return Added(str(release.path), release.version, known.name, known.num_items, [])
+
+
+def _maker(run: Path, base: Path) -> ItemMaker:
+    maker = read_projections(base)
+    if maker is not None:
+        return maker
+    reason = (read_manifest(base).get(NEW_ITEMS) or {}).get("none", "it was exported without a projection of new items")
+    raise UserError(
+        f"{run}: its student cannot take new items: {reason}. Add a teacher of kind unisrec, unim2rec or recformer and "
+        "a section `features`, choose a student with item vectors, leave export.new_items on, and run "
+        "`distilrec run CONFIG` again"
+    )
+
+
+def _unchanged(run: Path, base: Path, node: str) -> Path:
+    """The folder of a finished node, which must be the one that the export was made from.
+
+    Raises:
+        UserError: it is not there.
+        ArtifactError: it is another one, or damaged.
+    """
+    folder = run / node
+    if not (folder / MANIFEST_FILE).is_file():
+        raise UserError(f"{folder}: missing; give the folder of the whole run, or run `distilrec run CONFIG` again")
+    found = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
+    if found != read_manifest(base)["parents"].get(node):
+        raise ArtifactError(f"{folder}: was made again since the export; run `distilrec export CONFIG` first")
+    verify(folder)
+    return folder
+
+
+def _nothing(base: Path, found: NewItems, num_items: int, file: str) -> Added:
+    """What is said where the file brings nothing new.
+
+    Raises:
+        DataError: it holds items, and none can be used.
+    """
+    if found.refused or not found.known:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in Counter(found.refused.values()).items())
+        shown = ", ".join(list(found.refused)[:SHOWN])
+        raise DataError(
+            f"{file}: no item of it can be added: {reasons or 'it holds no row with an id'}"
+            f"{f' ({shown})' if shown else ''}; {len(found.known)} are known already, {found.unusable} rows lack an id"
+        )
+    return Added(str(base), "", Recommender(base).name, num_items, [], found.known, unusable_rows=found.unusable)
+
+
+def _rows(
+    model: Ranker, maker: ItemMaker, folders: Mapping[str, Path], described: Catalog, prepared: PreparedSet
+) -> dict[str, Tensor]:
+    """Rows of the new items for every table of the student, in the form in which its state keeps them."""
+    teachers = {name: _reader(folder) for name, folder in folders.items()}
+    made = maker.rows(vectors_of(teachers, described))
+    rows = {}
+    for table in model.item_tensors():
+        if table.attribute:
+            texts = (described.attributes or {})[table.attribute]
+            rows[table.name] = torch.tensor(look_up_values(prepared.attributes[table.attribute], table.fitted, texts))
+        else:
+            shape = (described.num_items, *table.fitted.shape[1:])
+            rows[table.name] = (made[table.name] * table.scale).reshape(shape)
+    return rows
+
+
+def _reader(folder: Path) -> ReadsContent:
+    model = load_model(folder)
+    if not isinstance(model, ReadsContent):
+        raise ArtifactError(f"{folder}: reads no content; run `distilrec export CONFIG` again")
+    return model
+
+
+def look_up_values(known: list[str], values: Tensor, texts: list[str]) -> list[int]:
+    """Value numbers of the texts of new items: those that the same texts of known items have, else unknown.
+
+    Args:
+        known: (N,) texts of the items that the student was trained on.
+        values: (N + 1,) or longer, their numbers; entry 0 is PAD.
+        texts: of the new items.
+
+    >>> look_up_values(["red", "", "gold"], torch.tensor([0, 2, 0, 1]), ["gold", "blue", ""])
+    [1, 0, 0]
+    """
+    numbers = dict(zip(known, values[1 : len(known) + 1].tolist(), strict=True))
+    return [int(numbers.get(text, UNKNOWN)) if text else UNKNOWN for text in texts]
+
+
+def _extended(catalog: pl.DataFrame, found: NewItems) -> pl.DataFrame:
+    """The catalog with the new items behind: no training interactions yet."""
+    count, first = len(found.ids), catalog.height + 1
+    columns = {
+        ITEM: pl.Series(range(first, first + count)),
+        ITEM_ID: pl.Series(found.ids),
+        COUNT: pl.Series([0] * count),
+        TEXT: found.frame[TEXT],
+    }
+    if TITLE in found.frame.columns:
+        columns[TITLE] = pl.Series(found.attributes([TITLE])[TITLE])
+    empty = pl.Series([None] * count)
+    new = [columns.get(name, empty).alias(name).cast(kind, strict=False) for name, kind in catalog.schema.items()]
+    return catalog.vstack(pl.DataFrame(new))
+
+
+def _release(run: Path, base: Path, rows: Mapping[str, Tensor], items: pl.DataFrame, found: NewItems) -> Any:
+    """Write, check and promote the new artifact; the one before it is a release too, to go back to."""
+    registry = Registry(run / RELEASES)
+    if base.parent.parent.resolve() != registry.root.resolve():
+        registry.put(EXPORT, base)
+    manifest = read_manifest(base)
+    with _beside(registry.root) as folder:
+        for name in manifest[FILES]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / name, folder / name)
+        grow_model(base, folder, rows)
+        items.write_parquet(folder / ITEMS_FILE)
+        check_scores(load_model(base), load_model(folder))
+        kept = {name: value for name, value in manifest.items() if name not in OWN}
+        before = manifest.get("added", {})
+        seal(
+            folder,
+            {
+                **kept,
+                "added": {
+                    "export": before.get("export", manifest[DIGEST]),
+                    "base": manifest[DIGEST],
+                    "items": before.get("items", 0) + len(found.ids),
+                },
+            },
+        )
+        return registry.put(EXPORT, folder)
+
+
+@contextmanager
+def _beside(root: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=".adding-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
