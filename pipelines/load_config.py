@@ -14,9 +14,11 @@ from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.teachers.external import EXTERNAL, ExternalConfig
-from pipelines.config import DISTILLED, PLAIN, ModelChoice, RunConfig, TeacherConfig
+from pipelines.config import DISTILLED, PLAIN, RunConfig, TeacherConfig
 from pipelines.config_errors import KeyPath, raise_problems, unknown_key, validation_problems
 from pipelines.config_file import ConfigSource, apply_overrides, read_source
+from pipelines.model_choice import ModelChoice
+from pipelines.study.check import study_problems
 
 Found = Iterator[tuple[KeyPath, str]]
 STUDENT_CONFIGS: Final[Mapping[str, type[BaseModel]]] = {name: spec.config for name, spec in STUDENTS.items()}
@@ -118,6 +120,7 @@ def _contradictions(data: Mapping[str, Any]) -> Found:
     yield from _wrong_baselines(data)
     yield from _wrong_teachers(data)
     yield from _wrong_variants(data)
+    yield from study_problems(data)
 
 
 def _wrong_baselines(data: Mapping[str, Any]) -> Found:
