@@ -78,7 +78,10 @@ def run_works(
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={WORK: tune.grid_search(list(works))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=cluster.max_parallel_students),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=cluster.max_parallel_students,
+            reuse_actors=True,  # short trials then do not wait for a process to start
+        ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],
             storage_path=str(folder.absolute()),

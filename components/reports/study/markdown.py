@@ -62,7 +62,7 @@ def _data(facts: Row) -> str:
     users, items, interactions = TABLE_2[facts["paper"]]
     return (
         f"Data: {ours}; the paper's {facts['paper'].capitalize()} has {users:,}, {items:,} and {interactions:,}: "
-        "another version, or another filter, of the same log. Numbers of the two columns are not comparable in themselves."
+        "another version, or another filter, of the same log. Numbers of the two are not comparable in themselves."
     )
 
 
@@ -81,7 +81,8 @@ def _models(facts: Row) -> list[str]:
     lines.append(
         f"Distillation as tuned for this configuration: weight {chosen['weight']:g}, temperature {tau:g}, "
         f"KL({direction}), candidates: {chosen['candidates']}, weights: {chosen['weights']}, and at most "
-        f"{chosen['max_instances']} instances of a batch. The paper: KL(p||q), in-batch items, all instances; it prints no weight or temperature."
+        f"{chosen['max_instances']} instances of a batch. The paper: KL(p||q), in-batch items, all "
+        "instances; it prints no weight or temperature."
     )
     return lines
 
@@ -94,8 +95,8 @@ def _teacher(name: str, teacher: Row, encoder: str | None) -> str:
     start = elsewhere if teacher["pretrained"] else f"not {elsewhere}, as the paper's is"
     note = {
         "unim2rec": "; a reconstruction, because the published model came without code",
-        "recformer": f"; {arguments.get('num_layers') or 'all'} layers and the last {arguments.get('max_length')} items, "
-        "where the paper's is a whole Longformer",
+        "recformer": f"; {arguments.get('num_layers') or 'all'} layers and the last {arguments.get('max_length')} "
+        "items, where the paper's is a whole Longformer",
     }.get(kind, "")
     return f"Teacher {name}: {kind}{reads}{width}, {start}{note}."
 
