@@ -12,6 +12,7 @@ from rich.table import Table
 
 from components.errors import UnknownNameError
 from components.reports.study.cells import print_document
+from pipelines.interrupt import interruptible
 from pipelines.load_config import load_config
 from pipelines.output import messages, results
 from pipelines.study.command import STUDIES, Outcome, plan_study, run_study
@@ -64,8 +65,9 @@ def study(
             _print_plan(plan)
         return plan
     outcome = run_study(config, tables)
-    documents = study_documents(outcome)
-    written = write_results(outcome, documents, command_line(name, file, overrides), write)
+    with interruptible():
+        documents = study_documents(outcome)
+        written = write_results(outcome, documents, command_line(name, file, overrides), write)
     _print_end(outcome, documents, written, as_json)
     return {
         "run": str(config.folder),

@@ -26,7 +26,12 @@ def main() -> None:
     model = load_model(artifact)
     users_per_second(model, cases, max_users=max(1, users // 8))  # warm-up
     rate = users_per_second(model, cases, max_users=users)
-    figures = {"users_per_second": rate, "peak_mb": peak_mb(), "model_mb": peak_mb() - before}
+    figures = {
+        "users_per_second": rate,
+        "peak_mb": peak_mb(),
+        "model_mb": peak_mb() - before,
+        "parameters": model.parameter_parts()["total"],
+    }
     sys.stdout.write(json.dumps(figures) + "\n")
 
 

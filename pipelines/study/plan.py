@@ -113,7 +113,7 @@ def require_teachers(config: RunConfig) -> DistillationConfig:
     """The run's distillation.
 
     Raises:
-        ConfigError: the configuration has no teachers or no distillation, so there is nothing to study.
+        ConfigError: the configuration has no teachers or no distillation, or its student cannot be distilled.
     """
     missing = [name for name in ("teachers", "distillation") if not getattr(config, name)]
     if config.distillation is None or missing:
@@ -122,6 +122,8 @@ def require_teachers(config: RunConfig) -> DistillationConfig:
             f"a study of PRM-KD compares distilled students: the configuration of {config.name} lacks {listed}; add "
             "teachers and a section distillation (configs/scientific-teachers.yaml has both)"
         )
+    if config.student.kind in COUNTING:
+        raise ConfigError(f"student.kind: {config.student.kind} only counts and cannot be distilled; choose another")
     return config.distillation
 
 

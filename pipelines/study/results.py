@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from components.artifacts.format import read_json, write_json
-from components.artifacts.models import load_model
 from components.data.prepared import PreparedSet
 from components.reports.study.markdown import replace_part, study_markdown
 from components.reports.study.paper import PAPER_NAMES
@@ -17,14 +17,15 @@ from components.reports.svg import standalone
 from pipelines.cache import write_atomically
 from pipelines.config import DISTILLED, PLAIN
 from pipelines.executor import timing_file
-from pipelines.study.command import Outcome
-from pipelines.study.plan import Entry, own_setting, study_seeds
+from pipelines.study.command import Outcome, Study
+from pipelines.study.plan import Entry, own_setting, study_seeds, unique_trials
 from pipelines.study.trials import (
     LEFT_OUT,
     PROTOCOLS,
     RANKED_TOO,
     RANKS_FILE,
     STUDY_FOLDER,
+    Positions,
     is_done,
     read_ranks,
     trial_folder,
@@ -34,6 +35,7 @@ from pipelines.study.trials import (
 REPRODUCTION_FILE: Final = "reproduction.md"
 NOT_RUN: Final = "not run"
 Document = dict[str, Any]
+Ranks = Mapping[str, Positions]  # by trial key
 
 
 def study_documents(outcome: Outcome) -> list[Document]:
@@ -41,9 +43,9 @@ def study_documents(outcome: Outcome) -> list[Document]:
     study, config = outcome.study, outcome.study.config
     users = len(PreparedSet(study.run / "prepare").sequences.cases("test"))
     common = {"dataset": config.name, "paper": config.study.paper, "users": users, "seeds": study_seeds(config)}
-    documents = []
+    documents, ranks = [], _trial_ranks(study)
     for table in study.tables:
-        sections = {"": _cost_rows(outcome)} if table == "cost" else _quality_sections(outcome, table)
+        sections = {"": _cost_rows(outcome, ranks)} if table == "cost" else _quality_sections(outcome, table, ranks)
         documents.append({"table": table, **common, "sections": sections})
     return documents
 
@@ -86,14 +88,20 @@ def write_results(outcome: Outcome, documents: list[Document], command: str, oth
     return written
 
 
-def _quality_sections(outcome: Outcome, table: str) -> dict[str, list[dict[str, Any]]]:
+def _trial_ranks(study: Study) -> Ranks:
+    """The ranks of every finished trial, by its key."""
+    trials = [trial for trial in unique_trials(study.trials) if is_done(study.run, trial)]
+    return {trial.key: read_ranks(trial_folder(study.run, trial) / RANKS_FILE) for trial in trials}
+
+
+def _quality_sections(outcome: Outcome, table: str, ranks: Ranks) -> dict[str, list[dict[str, Any]]]:
     """Rows by section: both protocols for the main table, the varied parameter for sweeps."""
     study = outcome.study
     chosen = LEFT_OUT if study.config.evaluate.mask_history else RANKED_TOO
     protocols = [chosen, *(name for name in PROTOCOLS if name != chosen)] if table == "main" else [chosen]
     sections = {}
     for protocol in protocols:
-        models = [_model(outcome, table, entry, protocol) for entry in study.entries[table]]
+        models = [_model(outcome, table, entry, ranks, protocol) for entry in study.entries[table]]
         if table == "main":
             models += _teacher_models(outcome, protocol)
         sections[protocol] = compare(models)
@@ -107,12 +115,12 @@ def _quality_sections(outcome: Outcome, table: str) -> dict[str, list[dict[str, 
     }
 
 
-def _model(outcome: Outcome, table: str, entry: Entry, protocol: str) -> Model:
+def _model(outcome: Outcome, table: str, entry: Entry, ranks: Ranks, protocol: str) -> Model:
     study = outcome.study
     positions, missing = {}, {}
     for trial in study.trials[table, entry.name]:
-        if is_done(study.run, trial):
-            positions[trial.seed] = read_ranks(trial_folder(study.run, trial) / RANKS_FILE)[protocol]
+        if trial.key in ranks:
+            positions[trial.seed] = ranks[trial.key][protocol]
         else:
             missing[trial.seed] = outcome.failures.get(trial.key, NOT_RUN)
     kind = "student" if table != "main" or entry.name in (PLAIN, DISTILLED) else "baseline"
@@ -151,24 +159,23 @@ def _teacher_models(outcome: Outcome, protocol: str) -> list[Model]:
     return models
 
 
-def _cost_rows(outcome: Outcome) -> list[dict[str, Any]]:
+def _cost_rows(outcome: Outcome, ranks: Ranks) -> list[dict[str, Any]]:
     study = outcome.study
-    costs = [_student_cost(outcome, entry) for entry in study.entries["cost"]]
+    costs = [_student_cost(outcome, entry, ranks) for entry in study.entries["cost"]]
     costs += [_teacher_cost(outcome, name, teacher.kind) for name, teacher in study.config.teachers.items()]
     return compare_costs(costs, PLAIN)
 
 
-def _student_cost(outcome: Outcome, entry: Entry) -> Cost:
+def _student_cost(outcome: Outcome, entry: Entry, ranks: Ranks) -> Cost:
     study, trial = outcome.study, outcome.study.trials["cost", entry.name][0]
-    if not is_done(study.run, trial):
-        return Cost(entry.name, "student", _paper_name(entry), {}, [], None, outcome.failures.get(trial.key, NOT_RUN))
+    if trial.key not in ranks:
+        return Cost(entry.name, "student", _paper_name(entry), {}, [], outcome.failures.get(trial.key, NOT_RUN))
     return Cost(
         entry.name,
         "student",
         _paper_name(entry),
         _json_or_empty(trial_timing_file(study.run, trial)),
         outcome.rounds.get(entry.name, []),
-        load_model(trial_folder(study.run, trial)).parameter_parts()["total"],
         outcome.failures.get(f"cost of {entry.name}", ""),
     )
 
@@ -177,10 +184,9 @@ def _teacher_cost(outcome: Outcome, name: str, kind: str) -> Cost:
     study, label = outcome.study, f"teacher {name}"
     timing = _json_or_empty(timing_file(study.run, f"teach/{name}"))
     if name not in study.teachers:
-        return Cost(name, "teacher", kind, timing, [], None, "two arrays, no model")
-    parameters = load_model(study.run / "teach" / name).parameter_parts()["total"]
+        return Cost(name, "teacher", kind, timing, [], "two arrays, no model")
     rounds, reason = outcome.rounds.get(label, []), outcome.failures.get(f"cost of {label}", "")
-    return Cost(name, "teacher", kind, timing, rounds, parameters, reason)
+    return Cost(name, "teacher", kind, timing, rounds, reason)
 
 
 def _json_or_empty(file: Path) -> dict[str, Any]:

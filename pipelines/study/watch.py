@@ -37,13 +37,13 @@ class Watch:
         for key, update in news.items():
             if key not in self._over:
                 show(update, self._line(key))
-        for key, reason in finished.items():
-            if key not in self._over:
-                self._line(key)
-                self._over.add(key)
-                self._board.end(f"{ALL}/{self._names[key]}", f"failed: {reason}" if reason else "done")
-                self._all.advance(1)
-        if len(self._over) == len(self._names):
+        ended = {key: reason for key, reason in finished.items() if key not in self._over}
+        for key, reason in ended.items():
+            self._line(key)
+            self._board.end(f"{ALL}/{self._names[key]}", f"failed: {reason}" if reason else "done")
+            self._all.advance(1)
+        self._over.update(ended)
+        if ended and len(self._over) == len(self._names):
             self._board.end(ALL, f"{sum(not reason for reason in finished.values())} of {len(self._names)} trials done")
 
     def _line(self, key: str) -> Progress:

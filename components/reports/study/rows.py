@@ -114,8 +114,8 @@ class Cost:
         kind: student, teacher or baseline.
         model: as in `Model`.
         timing: what its training recorded: ``train_seconds_per_epoch``, ``targets_per_second``.
-        rounds: what each measurement of its inference gave: ``users_per_second``, ``peak_mb``, ``model_mb``.
-        parameters: how many.
+        rounds: what each measurement of its inference gave: ``users_per_second``, ``peak_mb``, ``model_mb``,
+            ``parameters``.
         missing: why something is absent.
     """
 
@@ -124,7 +124,6 @@ class Cost:
     model: str
     timing: Mapping[str, float]
     rounds: Sequence[Mapping[str, float]]
-    parameters: int | None = None
     missing: str = ""
 
 
@@ -139,7 +138,8 @@ def compare_costs(models: Sequence[Cost], base: str) -> list[Row]:
 
 
 def _cost_row(model: Cost, base: Cost | None) -> Row:
-    row: Row = {"name": model.name, "kind": model.kind, "model": model.model, "parameters": model.parameters}
+    row: Row = {"name": model.name, "kind": model.kind, "model": model.model}
+    row["parameters"] = int(model.rounds[0]["parameters"]) if model.rounds else None
     row |= {key: model.timing.get(key) for key in ("train_seconds_per_epoch", "targets_per_second")}
     for key in ("users_per_second", "peak_mb", "model_mb"):
         row[key] = median(found[key] for found in model.rounds) if model.rounds else None

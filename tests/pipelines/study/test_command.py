@@ -143,7 +143,7 @@ def test_cost_measures_every_model_once_per_round(
         asked.append(artifact)
         if artifact.name == "id":
             return "MemoryError"
-        return {"users_per_second": 100.0, "peak_mb": 300.0, "model_mb": 5.0}
+        return {"users_per_second": 100.0, "peak_mb": 300.0, "model_mb": 5.0, "parameters": 7}
 
     monkeypatch.setattr("pipelines.study.cost.measure_once", measure)
     outcome = run_study(config, ["cost"])
@@ -155,7 +155,7 @@ def test_cost_measures_every_model_once_per_round(
     assert rows["prm-kd"]["ratio"]["training"] > 0
     assert rows["id"]["users_per_second"] is None
     assert rows["id"]["missing"] == "MemoryError"
-    assert rows["text"]["parameters"] > 0
+    assert rows["text"]["parameters"] == 7
 
 
 def test_a_study_needs_its_inputs(config: RunConfig, tmp_path: Path) -> None:

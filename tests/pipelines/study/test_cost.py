@@ -80,6 +80,7 @@ def test_a_fresh_process_measures_an_artifact(config, tmp_path: Path) -> None:  
     assert isinstance(figures, dict)
     assert figures["users_per_second"] > 0
     assert figures["peak_mb"] > 50
+    assert figures["parameters"] >= 0
     assert 0 <= figures["model_mb"] < figures["peak_mb"]
 
 

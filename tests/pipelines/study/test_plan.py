@@ -163,6 +163,12 @@ def test_a_study_without_teachers_or_distillation_is_refused(tmp_path: Path, rem
         study_entries(config)
 
 
+def test_a_student_that_only_counts_is_refused(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "study.sweeps.dim=[]", student={"kind": "markov"})
+    with pytest.raises(ConfigError, match=r"student\.kind: markov only counts and cannot be distilled"):
+        study_entries(config)
+
+
 def test_tables_are_chosen_by_name() -> None:
     assert chosen_tables([]) == TABLES
     assert chosen_tables(["sweeps", "main"]) == ("main", "sweeps")

@@ -40,14 +40,18 @@ def document(table: str, rows: list[dict[str, Any]], **sections: list[dict[str, 
 
 def cost_rows() -> list[dict[str, Any]]:
     """The plain student, one that is twice as dear, a teacher that was not measured."""
-    rounds = [{"users_per_second": rate, "peak_mb": 300.0, "model_mb": 10.0} for rate in (100.0, 200.0)]
-    slow = [{"users_per_second": rate, "peak_mb": 310.0, "model_mb": 20.0} for rate in (50.0, 100.0)]
+    rounds = [
+        {"users_per_second": rate, "peak_mb": 300.0, "model_mb": 10.0, "parameters": 1000} for rate in (100.0, 200.0)
+    ]
+    slow = [
+        {"users_per_second": rate, "peak_mb": 310.0, "model_mb": 20.0, "parameters": 2000} for rate in (50.0, 100.0)
+    ]
     timing = {"train_seconds_per_epoch": 2.0, "targets_per_second": 500.0}
     return compare_costs(
         [
-            Cost("plain", "student", "sasrec", timing, rounds, 1000),
-            Cost("fm", "student", "fm", {"train_seconds_per_epoch": 3.0, "targets_per_second": 300.0}, slow, 2000),
-            Cost("text", "teacher", "unisrec", {"train_seconds_per_epoch": 5.0}, [], None, "two arrays, no model"),
+            Cost("plain", "student", "sasrec", timing, rounds),
+            Cost("fm", "student", "fm", {"train_seconds_per_epoch": 3.0, "targets_per_second": 300.0}, slow),
+            Cost("text", "teacher", "unisrec", {"train_seconds_per_epoch": 5.0}, [], "two arrays, no model"),
         ],
         "plain",
     )
