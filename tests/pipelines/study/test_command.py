@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipelines import annotate, teach
 from pipelines.config import RunConfig
 from pipelines.study.command import Outcome, make_study, missing_works, run_study
 from pipelines.study.plan import TABLES, unique_trials
-from pipelines.study.results import study_documents, write_results
+from pipelines.study.results import Document, study_documents, write_results
 from pipelines.study.trials import LEFT_OUT, RANKED_TOO
 from tests.pipelines.study.tiny_study import tiny_config
 from tests.pipelines.test_teach_and_distill import Run
@@ -41,42 +41,50 @@ def config(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield config
 
 
+@dataclass(frozen=True)
+class Starts:
+    """Two starts of a study; what the first one finished, with times of change, and what it would have shown."""
+
+    first: Outcome
+    second: Outcome
+    finished: dict[str, int]
+    shown: list[Document]
+
+
 @pytest.fixture(scope="module")
-def starts(config: RunConfig) -> tuple[Outcome, Outcome, dict[str, int]]:
-    """A start in which one trial fails, and the next one; with the times of change of what the first had finished."""
+def starts(config: RunConfig) -> Starts:
+    """A start in which one trial fails, and the next one."""
     study = make_study(config, ("main", "teachers"))
     blocked = study.trials["teachers", "average weights"][0]
     file = config.folder / ".work" / blocked.node.name.replace("/", "--")
     file.parent.mkdir(exist_ok=True)
     file.touch()  # where the trial wants a folder
     first = run_study(config, ["main", "teachers"])
-    finished = times(config)
+    finished, shown = times(config), study_documents(first)
     file.unlink()
-    return first, run_study(config, TABLES_OF_QUALITY), finished
+    return Starts(first, run_study(config, TABLES_OF_QUALITY), finished, shown)
 
 
 def times(config: RunConfig) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in config.folder.glob(f"study/trials/*/{MANIFEST_FILE}")}
 
 
-def test_a_failed_trial_is_told_and_stops_no_other(starts: tuple[Outcome, Outcome, dict[str, int]]) -> None:
-    first, _, finished = starts
+def test_a_failed_trial_is_told_and_stops_no_other(starts: Starts) -> None:
+    first, finished = starts.first, starts.finished
     (failed,) = first.failures.items()
     assert failed[0] == first.study.trials["teachers", "average weights"][0].key
     assert "cannot write" in failed[1]
     trials = unique_trials(first.study.trials)
     assert len(finished) == len(trials) - 1
     assert sorted(first.ran) == sorted(["teacher text", "teacher id", *(trial.key for trial in trials)])
-    rows = {row["name"]: row for row in study_documents(first)[1]["sections"][RANKED_TOO]}
+    rows = {row["name"]: row for row in starts.shown[1]["sections"][RANKED_TOO]}
     assert rows["average weights"]["metrics"] is None
     assert "cannot write" in rows["average weights"]["missing"]["0"]
     assert rows["only id"]["metrics"]["ndcg@10"] > 0
 
 
-def test_the_next_start_runs_what_failed_and_what_is_new_and_nothing_else(
-    starts: tuple[Outcome, Outcome, dict[str, int]], config: RunConfig
-) -> None:
-    first, second, finished = starts
+def test_the_next_start_runs_what_failed_and_what_is_new_and_nothing_else(starts: Starts, config: RunConfig) -> None:
+    first, second, finished = starts.first, starts.second, starts.finished
     assert second.failures == {}
     before = {trial.key for trial in unique_trials(first.study.trials)}
     new = [trial.key for trial in unique_trials(second.study.trials) if trial.key not in before]
@@ -84,9 +92,7 @@ def test_the_next_start_runs_what_failed_and_what_is_new_and_nothing_else(
     assert finished.items() <= times(config).items()
 
 
-def test_a_third_start_opens_no_session(
-    starts: tuple[Outcome, Outcome, dict[str, int]], config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_third_start_opens_no_session(starts: Starts, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(config: RunConfig) -> None:
         raise AssertionError("a session was opened")
 
@@ -94,8 +100,8 @@ def test_a_third_start_opens_no_session(
     assert run_study(config, TABLES_OF_QUALITY).ran == []
 
 
-def test_tables_hold_teachers_and_both_protocols(starts: tuple[Outcome, Outcome, dict[str, int]]) -> None:
-    main, teachers, students, sweeps = study_documents(starts[1])
+def test_tables_hold_teachers_and_both_protocols(starts: Starts) -> None:
+    main, teachers, students, sweeps = study_documents(starts.second)
     assert list(main["sections"]) == [RANKED_TOO, LEFT_OUT]  # the run's own comes first
     for rows in main["sections"].values():
         kinds = {row["name"]: row["kind"] for row in rows}
@@ -114,14 +120,12 @@ def test_tables_hold_teachers_and_both_protocols(starts: tuple[Outcome, Outcome,
     assert values == [None, 0.1, 1.0]
 
 
-def test_files_are_written_and_a_part_of_a_document_replaced(
-    starts: tuple[Outcome, Outcome, dict[str, int]], config: RunConfig, tmp_path: Path
-) -> None:
+def test_files_are_written_and_a_part_of_a_document_replaced(starts: Starts, config: RunConfig, tmp_path: Path) -> None:
     other = tmp_path / "docs" / "reproduction.md"
     other.parent.mkdir()
     other.write_text("# Introduction\n")
     for _ in range(2):
-        written = write_results(starts[1], study_documents(starts[1]), "distilrec study prm-kd x.yaml", other)
+        written = write_results(starts.second, study_documents(starts.second), "distilrec study prm-kd x.yaml", other)
     names = {file.name for file in written}
     assert {f"{table}.{kind}" for table in TABLES_OF_QUALITY for kind in ("json", "svg")} < names
     text = other.read_text()
@@ -135,7 +139,7 @@ def test_files_are_written_and_a_part_of_a_document_replaced(
 
 
 def test_cost_measures_every_model_once_per_round(
-    starts: tuple[Outcome, Outcome, dict[str, int]], config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    starts: Starts, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
 
@@ -164,9 +168,7 @@ def test_a_study_needs_its_inputs(config: RunConfig, tmp_path: Path) -> None:
         make_study(empty, TABLES)
 
 
-def test_a_teacher_that_changes_is_ranked_again(
-    starts: tuple[Outcome, Outcome, dict[str, int]], config: RunConfig
-) -> None:
+def test_a_teacher_that_changes_is_ranked_again(starts: Starts, config: RunConfig) -> None:
     study = make_study(config, ("main",))
     assert missing_works(study) == {}
     changed = replace(study, teachers={**study.teachers, "id": study.teachers["text"]})
