@@ -95,6 +95,31 @@ def report(run_folder: RunArgument, as_json: Json = False) -> None:
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd.")],
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE …", help="Only these tables: main, cost, teachers, students, sweeps."),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replace this data set's part of a Markdown document, too.")
+    ] = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Reproduce the evaluation of a paper on the configured data: many trials, then its tables."""
+
+    def reproduce() -> Any:
+        from pipelines.study.cli import study as run_study
+
+        return run_study(name, config, overrides or [], only or [], dry_run=dry_run, as_json=as_json, write=write)
+
+    _finish(reproduce, as_json)
+
+
+@app.command()
 def recommend(
     run_folder: RunArgument,
     history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")],

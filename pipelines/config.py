@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from components.data.cleaning import PrepareConfig
 from components.data.readers import InputConfig
@@ -19,36 +19,14 @@ from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
+from pipelines.model_choice import ModelChoice, Name, Section
+from pipelines.study.config import StudyConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
 DEFAULT_STUDENT: Final = "sasrec"
 MAX_OVERLAP: Final = 0.01
 COUNTING: Final = frozenset({"mostpop", "markov", "itemknn"})  # students that count: no seed changes them
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*$", max_length=64)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys forbidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelChoice(BaseModel):
-    """A registered model: `kind`, and the arguments of that kind beside it.
-
-    The arguments are checked against the registry when the file is loaded (`pipelines.load_config`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    kind: str
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the kind's own configuration takes."""
-        return dict(self.model_extra or {})
 
 
 class ResourcesConfig(Section):
@@ -158,6 +136,7 @@ class RunConfig(Section):
         teachers: by name; empty trains plain students alone.
         variants: more distilled students by name; each overrides keys of `distillation`.
         baselines: kinds of students to compare with, or ``plain``, the configured student without teachers.
+        study: what `distilrec study` trains; no stage of the run reads it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -171,14 +150,15 @@ class RunConfig(Section):
     features: TextConfig | None = None
     images: ImageConfig | None = None
     pretrain: PretrainConfig | None = None
-    teachers: dict[Name, TeacherConfig] = {}
+    teachers: dict[Name, TeacherConfig] = Field(default={})
     student: ModelChoice = ModelChoice(kind=DEFAULT_STUDENT)
     training: TrainingConfig = TrainingConfig()
     distillation: DistillationConfig | None = None
-    variants: dict[Name, dict[str, Any]] = {}
-    baselines: list[Name] = ["mostpop", "markov", PLAIN]
+    variants: dict[Name, dict[str, Any]] = Field(default={})
+    baselines: list[Name] = Field(default=["mostpop", "markov", PLAIN])
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    study: StudyConfig = StudyConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @property

@@ -15,6 +15,7 @@ from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from pipelines.config import COUNTING, DEFAULT_STUDENT, DISTILLED, PLAIN
 from pipelines.config_errors import KeyPath, validation_problems
+from pipelines.study.check import study_problems
 
 READ_VECTORS: Final = ("unisrec", "unim2rec")  # teachers
 READ_TEXTS: Final = ("recformer",)
@@ -38,6 +39,7 @@ def contradictions(data: Mapping[str, Any]) -> Found:
     yield from _wrong_teachers(data)
     yield from _wrong_variants(data)
     yield from _wrong_geometry(data)
+    yield from study_problems(data)
 
 
 def _wrong_geometry(data: Mapping[str, Any]) -> Found:

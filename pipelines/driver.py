@@ -20,7 +20,7 @@ from pipelines.interrupt import interruptible
 from pipelines.lock import run_lock
 from pipelines.output import streams_to
 from pipelines.plan import Decision, plan
-from pipelines.progress import make_board
+from pipelines.progress import Board, make_board
 from pipelines.ray_session import ray_session
 from pipelines.stages import get_stage
 
@@ -91,14 +91,23 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
     """
     nodes = chosen_nodes(config, stage)
     _check_forced(nodes, forced_stage)
-    run = config.folder
-    with storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible(), ExitStack() as stack:
-        stored = _recovered(run, nodes)
+    with holding(config.folder) as board:
+        stored = _recovered(config.folder, nodes)
         known = fingerprints(config, nodes)
-        console = stack.enter_context(streams_to(run / LIBRARIES_LOG_FILE))
-        board = stack.enter_context(make_board(console))
         executor = Executor(config, nodes, stored, known, board, lambda: _session(config), forced_stage)
-        return RunResult(run, executor.run())
+        return RunResult(config.folder, executor.run())
+
+
+@contextmanager
+def holding(run: Path) -> Iterator[Board]:
+    """Work in a run folder: alone, logging, interruptible, with what libraries print in a log; yields the board.
+
+    Raises:
+        DistilrecError: the run folder is taken or cannot be written.
+    """
+    with storage_errors(run), run_lock(run), logging_to(run / LOG_FILE), interruptible(), ExitStack() as stack:
+        console = stack.enter_context(streams_to(run / LIBRARIES_LOG_FILE))
+        yield stack.enter_context(make_board(console))
 
 
 @contextmanager

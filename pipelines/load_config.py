@@ -12,10 +12,11 @@ from components.errors import UnknownNameError
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.teachers.external import EXTERNAL, ExternalConfig
-from pipelines.config import ModelChoice, RunConfig, TeacherConfig
+from pipelines.config import RunConfig, TeacherConfig
 from pipelines.config_errors import raise_problems, unknown_key, validation_problems
 from pipelines.config_file import ConfigSource, apply_overrides, read_source
 from pipelines.contradictions import contradictions, mapping
+from pipelines.model_choice import ModelChoice
 
 STUDENT_CONFIGS: Final[Mapping[str, type[BaseModel]]] = {name: spec.config for name, spec in STUDENTS.items()}
 TEACHER_CONFIGS: Final[Mapping[str, type[BaseModel]]] = {

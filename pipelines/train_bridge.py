@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,16 @@ POLL_SECONDS = 0.5
 
 
 class Messenger:
-    """The loop's observer in a worker: rank 0 posts at most twice a second."""
+    """The loop's observer in a worker: rank 0 posts at most twice a second.
 
-    def __init__(self, mailbox: Any, rank: int, grouped: bool) -> None:
-        self.mailbox, self.rank, self.grouped = mailbox, rank, grouped
+    Args:
+        post: hands an update to a mailbox and returns a reference to wait for.
+        rank: this worker's.
+        grouped: whether it belongs to a Ray Train worker group.
+    """
+
+    def __init__(self, post: Callable[[Update], Any], rank: int, grouped: bool) -> None:
+        self._post_remote, self.rank, self.grouped = post, rank, grouped
         self._done, self._sent = 0, 0.0
         self._posted: Any = None
 
@@ -70,7 +77,7 @@ class Messenger:
         self._done, self._sent = 0, time.monotonic()
 
     def _post(self, update: Update) -> None:
-        self._posted = self.mailbox.post.remote(update)
+        self._posted = self._post_remote(update)
 
 
 def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[str, float]:
@@ -115,7 +122,7 @@ def show(update: Update, progress: Progress) -> None:
 
 def _alone(job: Job, mailbox: Any) -> dict[str, float]:
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    messenger = Messenger(mailbox, 0, grouped=False)
+    messenger = Messenger(mailbox.post.remote, 0, grouped=False)
     figures = job.run(World(device=device), messenger)
     messenger.close()
     return figures
@@ -147,7 +154,7 @@ def _worker(config: dict[str, Any]) -> dict[str, float]:
     rank = context.get_world_rank()
     _take_over(job.work / CHECKPOINT)
     world = World(rank, context.get_world_size(), get_device())
-    messenger = Messenger(config["mailbox"], rank, grouped=True)
+    messenger = Messenger(config["mailbox"].post.remote, rank, grouped=True)
     figures = job.run(world, messenger)
     messenger.close()
     return figures

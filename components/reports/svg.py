@@ -27,6 +27,9 @@ VARIABLES: Final = {
     GRID: "var(--grid)",
     **{color: f"var(--series-{index})" for index, color in enumerate(COLORS)},
 }
+# The values of the variables where a picture stands alone; in the report its template sets them.
+LIGHT: Final = "#16191d #59616c #dfe3e8 #2a6cb5 #cf6a17 #23856d #8a55b0 #bf3b55 #92701a #0f8297 #7b8594"
+DARK: Final = "#e8ebef #a3acb8 #333a43 #6aa9ea #f0994f #57c2a5 #c196e6 #f0849a #d9b556 #55c3d6 #98a2b0"
 STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: smaller, selectable, in the page's own font
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -117,3 +120,17 @@ def inline(figure: Figure, alt: str) -> str:
     return re.sub(
         r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', markup, count=1
     ).strip()
+
+
+def standalone(drawn: Picture) -> str:
+    """The picture as the content of an ``.svg`` file, which browsers and GitHub show light or dark."""
+    light, dark = (_declarations(colors) for colors in (LIGHT, DARK))
+    night = f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}"
+    rules = f"svg {{ {light} font-family: system-ui, sans-serif }} {night}"
+    head, _, body = drawn.svg.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{rules}</style>{body}\n'
+
+
+def _declarations(colors: str) -> str:
+    names = (variable.removeprefix("var(").removesuffix(")") for variable in VARIABLES.values())
+    return " ".join(f"{name}: {color};" for name, color in zip(names, colors.split(), strict=True))
