@@ -192,11 +192,13 @@ ENDS = (("train_end", 2), ("valid_end", 1))
 class Silent:
     """Progress that nobody watches."""
 
-    def start(self, total: int | None, unit: str) -> None: ...
+    def start(self, total: int | None, unit: str, done: int = 0) -> None: ...
     def advance(self, n: int = 1, **shown: float | str) -> None: ...
     def note(self, text: str) -> None:
         if os.environ.get("VERBOSE"):
             print(f"{time.perf_counter():.2f} {text}", file=sys.stderr)
+
+    say = note
 
 
 def ours(log: Path, out: Path, fast: bool) -> tuple[Callable[[], object], Callable[[], object]]:

@@ -1,9 +1,10 @@
 """A finished run ranked twice, with seen items left out and with them: is a gain more than one protocol's?
 
     python -m benchmarks.quality runs/scientific --json FILE
+    python -m benchmarks.quality runs/scientific --against prm-kd
 
-Every student of the run, means over its seeds, against the plain student by a paired t-test over users whose metric is
-first averaged over seeds. Teachers are ranked too.
+Every student of the run, means over its seeds, against the plain student (or another) by a paired t-test over users
+whose metric is first averaged over seeds. Teachers are ranked too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from components.artifacts.models import load_model
 from components.data.prepared import PreparedSet
+from components.errors import UnknownNameError
 from components.evaluation.metrics import metric_values
 from components.evaluation.ranking import target_positions
 from components.evaluation.significance import paired_test, seed_mean
@@ -51,13 +53,19 @@ def rank(run: Path, part: str, mask: bool) -> dict[str, dict[str, NDArray[np.flo
     return values
 
 
-def compare(values: dict[str, dict[str, NDArray[np.float64]]]) -> list[dict[str, Any]]:
-    """One row per model: means, relative gain in the first metric over the plain student, and its p-value."""
-    base = values[BASELINE]
+def compare(values: dict[str, dict[str, NDArray[np.float64]]], against: str = BASELINE) -> list[dict[str, Any]]:
+    """One row per model: means, relative gain in the first metric over the model `against`, and its p-value.
+
+    Raises:
+        UnknownNameError: the run has no such model.
+    """
+    if against not in values:
+        raise UnknownNameError("model of this run", against, values)
+    base = values[against]
     rows = []
     for name, own in values.items():
         row: dict[str, Any] = {"name": name} | {metric: float(own[metric].mean()) for metric in METRICS}
-        if name != BASELINE:
+        if name != against:
             row["gain"] = row[METRICS[0]] / float(base[METRICS[0]].mean()) - 1
             row["p_value"] = float(paired_test(own[METRICS[0]], base[METRICS[0]]))
         rows.append(row)
@@ -68,12 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--part", choices=["valid", "test"], default="test")
+    parser.add_argument(
+        "--against", default=BASELINE, help=f"the model that others are compared with; default: {BASELINE}"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     document = {}
     for protocol, mask in (("seen items left out", True), ("seen items ranked too", False)):
-        rows = document[protocol] = compare(rank(options.run, options.part, mask))
-        table = Table("model", *METRICS, "gain", "p", title=f"{options.run}, {options.part}, {protocol}")
+        rows = document[protocol] = compare(rank(options.run, options.part, mask), options.against)
+        table = Table(
+            "model", *METRICS, f"against {options.against}", "p", title=f"{options.run}, {options.part}, {protocol}"
+        )
         for row in rows:
             gain = (f"{row['gain']:+.1%}", f"{row['p_value']:.2g}") if "gain" in row else ("", "")
             table.add_row(row["name"], *(f"{row[metric]:.4f}" for metric in METRICS), *gain)

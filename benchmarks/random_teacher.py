@@ -9,7 +9,6 @@ weighting, which must find out by itself whom to drop, and with average pooling.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality import compare, rank
-from benchmarks.teachers import distilrec, multiply
+from benchmarks.teachers import distilrec, make_parser, multiply, read_config
 from components.data.prepared import PreparedSet
 
 RANDOM: Final = "random"
@@ -71,22 +70,17 @@ def dropped_share(run: Path, variant: str) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser = make_parser(__doc__)
     parser.add_argument("--teachers", nargs=3, required=True, help="the last one is replaced")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="teachers of the run, as benchmarks.teachers was told")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
-    config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    config = read_config(options)
     run = multiply(config, options.seeds, options.only)
     folder = Path(config.get("output", "runs")) / run["name"]
     random = write_random(PreparedSet(folder / "prepare"), folder.with_name(f"{run['name']}-random"))
     chosen = [f"{name}-s{options.seeds[0]}" for name in options.teachers]
     file = folder.with_name(f"{folder.name}-random.yaml")
     file.write_text(yaml.safe_dump(with_random(run, config["distillation"], chosen, random)), encoding="utf-8")
-    distilrec("run", str(file), *options.overrides)
+    distilrec("run", str(file))
     rows = {row["name"]: row for row in compare(rank(folder, "test", True))}
     shares = {name: dropped_share(folder, name) for name in ("random-consistency", "random-always-drop")}
     reference = rows["prm-kd"][METRIC]

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.quality import main as show_quality
+from pipelines.config_file import apply_overrides, read_source
 
 SECTIONS_OF_STUDENTS = ("distillation", "variants", "pretrain")
 
@@ -42,23 +43,35 @@ def distilrec(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pipelines", *arguments], check=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of every experiment with the run of all seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*", help="key=value, for the run of all seeds")
+    parser.add_argument("overrides", nargs="*", help="key=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="teachers to take; default: all")
+    parser.add_argument("--only", nargs="+", default=[], help="teachers of the run; default: all")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args(arguments)
-    config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    return parser
+
+
+def read_config(options: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that the arguments name, with their overrides."""
+    source = read_source(options.config)
+    apply_overrides(source, options.overrides)
+    return source.data
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = make_parser(__doc__).parse_args(arguments)
+    config = read_config(options)
     run = multiply(config, options.seeds, options.only)
     if any(isinstance(teacher.get("pretrained"), str) for teacher in run["teachers"].values()):
-        distilrec("pretrain", str(options.config))
+        distilrec("pretrain", str(options.config), *options.overrides)
     folder = Path(config.get("output", "runs"))
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{run['name']}.yaml"
     file.write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
-    distilrec("run", str(file), *options.overrides)
+    distilrec("run", str(file))
     show_quality([str(folder / run["name"]), *(["--json", str(options.json)] if options.json else [])])
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from components.data.batching import Batch, TrainingBatches, Windows
 from components.data.flat_sequences import Sequences
+from components.layers.embedding import ItemEmbedding
 
 
 class OutputHead(nn.Module, ABC):
@@ -192,12 +193,14 @@ class ModelSpec:
         build: makes the model, ``build(catalog, config)``.
         reads_attributes: whether `build` wants the catalog's attributes, which cost memory.
         training: how it is usually trained, where the user says nothing: keys of the training configuration.
+        item_table: gives the learnt item vectors of a built model; None where it has none of its own per item.
     """
 
     config: type[BaseModel]
     build: Callable[[Catalog, Any], Ranker]
     reads_attributes: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
+    item_table: Callable[[Ranker], ItemEmbedding] | None = None
 
     def make(self, catalog: Catalog, arguments: Mapping[str, Any]) -> Ranker:
         """Validate `arguments` and build the model."""

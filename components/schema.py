@@ -23,6 +23,7 @@ VALID_END: Final = "valid_end"  # int32: items[train_end:valid_end] validates, i
 COUNT: Final = "count"  # int64, interactions in the training part
 TEXT: Final = "text"  # str, one sentence made from the text columns
 STATE_PREFIX: Final = "state_"  # annotated sequences: one column of teacher states per teacher, state_NAME
+VALID_STATE_PREFIX: Final = "valid_state_"  # the same at the validation history: one state, or none without such a case
 
 PAD: Final = 0  # padding item; real items are numbered from 1
 UNKNOWN: Final = 0  # an item id that the catalogue does not hold

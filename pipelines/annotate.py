@@ -20,11 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from components.artifacts.models import load_model, read_model_config
+from components.data.flat_sequences import Sequences
 from components.data.prepared import PreparedSet, read_sequences
-from components.distillation.annotation import training_states
+from components.distillation.annotation import case_states, training_states
 from components.errors import ArtifactError
 from components.model import Ranker
-from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, SEQUENCES_FOLDER, STATE_PREFIX, USERS_FILE
+from components.schema import (
+    CONFIG_FILE,
+    ITEMS_FILE,
+    METRICS_FILE,
+    SEQUENCES_FOLDER,
+    STATE_PREFIX,
+    USERS_FILE,
+    VALID_STATE_PREFIX,
+)
 from components.teachers.external import ExternalTeacher
 from pipelines.ray_session import training_gpu
 from pipelines.stages import StageContext
@@ -75,52 +84,67 @@ class Teacher:
 
 
 class SequenceAnnotator:
-    """A Ray Data actor: reads a file of sequences, adds one column per teacher, writes the file's annotated copy."""
+    """A Ray Data actor: reads a file of sequences, adds two columns per teacher, writes the file's annotated copy.
+
+    One column holds the states of all training instances, the other that of the validation history. Teachers from files
+    may lack the latter.
+    """
 
     def __init__(self, teachers: list[Teacher], target: Path, gpu: bool) -> None:
         torch.set_num_threads(1)
         self.device = "cuda" if gpu else "cpu"
         self.models = {t.name: t.model(self.device) for t in teachers if not t.is_external}
-        self.arrays = {t.name: ExternalTeacher.load(t.folder).states for t in teachers if t.is_external}
+        self.arrays = {t.name: ExternalTeacher.load(t.folder) for t in teachers if t.is_external}
         self.names, self.target = [teacher.name for teacher in teachers], target
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One row per file: its path and the number of its first training instance."""
-        counts = [
-            self._annotate(Path(file), int(first)) for file, first in zip(batch["file"], batch["first"], strict=True)
-        ]
+        """One row per file: its path and the numbers of its first training instance and validation case."""
+        rows = zip(batch["file"], batch["instance"], batch["case"], strict=True)
+        counts = [self._annotate(Path(file), int(instance), int(case)) for file, instance, case in rows]
         return {"instances": np.array(counts, dtype=np.int64)}
 
-    def _annotate(self, source: Path, first: int) -> int:
+    def _annotate(self, source: Path, instance: int, case: int) -> int:
         """Stream the file through in row groups, so that only few users' states are in memory."""
-        writer, begin = None, first
+        writer, first = None, instance
         for rows in pq.ParquetFile(source).iter_batches(ROWS_PER_GROUP):
-            table, count = self._with_states(pa.Table.from_batches([rows]), begin)
-            begin += count
+            table = pa.Table.from_batches([rows])
+            sequences = read_sequences(table)
+            for name in self.names:
+                table = self._with_states(table, sequences, name, instance, case)
+            instance, case = instance + sequences.num_instances, case + len(sequences.cases("valid"))
             writer = writer or pq.ParquetWriter(self.target / source.name, table.schema, compression="zstd")
             writer.write_table(table)
         if writer:
             writer.close()
-        return begin - first
+        return instance - first
 
-    def _with_states(self, table: pa.Table, first: int) -> tuple[pa.Table, int]:
-        sequences = read_sequences(table)
-        count = sequences.num_instances
-        for name in self.names:
-            if name in self.models:
-                states = training_states(self.models[name], sequences, self.device)
-            else:
-                states = self.arrays[name][first : first + count].astype(np.float16)
-            offsets = pa.array(sequences.instance_offsets * states.shape[1], pa.int32())
-            column = pa.ListArray.from_arrays(offsets, pa.array(states.reshape(-1)))
-            table = table.append_column(f"{STATE_PREFIX}{name}", column)
-        return table, count
+    def _with_states(self, table: pa.Table, sequences: Sequences, name: str, instance: int, case: int) -> pa.Table:
+        """The table with the columns of one teacher."""
+        cases, valid = sequences.cases("valid"), None
+        if name in self.models:
+            states = training_states(self.models[name], sequences, self.device)
+            valid = case_states(self.models[name], cases, self.device)
+        else:
+            arrays = self.arrays[name]
+            states = arrays.states[instance : instance + sequences.num_instances].astype(np.float16)
+            if arrays.valid_states is not None:
+                valid = arrays.valid_states[case : case + len(cases)].astype(np.float16)
+        table = table.append_column(f"{STATE_PREFIX}{name}", _lists(states, sequences.instance_offsets))
+        if valid is None:
+            return table
+        offsets = np.searchsorted(cases.rows, np.arange(len(sequences) + 1))
+        return table.append_column(f"{VALID_STATE_PREFIX}{name}", _lists(valid, offsets))
+
+
+def _lists(states: NDArray[np.float16], offsets: NDArray[np.int64]) -> pa.ListArray:
+    """(U,) lists: those of the rows ``offsets[u] .. offsets[u + 1] - 1`` of `states`, end to end."""
+    return pa.ListArray.from_arrays(pa.array(offsets * states.shape[1], pa.int32()), pa.array(states.reshape(-1)))
 
 
 def run(context: StageContext) -> None:
     """Write a copy of the prepared set whose sequences carry the states of all teachers."""
     prepared = PreparedSet(context.input("prepare"))
-    teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.teachers]
+    teachers = [Teacher(name, context.input(f"teach/{name}")) for name in context.config.taught_by()]
     for teacher in teachers:
         _check_items(teacher, prepared.num_items)
     copy_tables(prepared.path, context.folder)
@@ -166,9 +190,14 @@ def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list
     gpu = training_gpu(cluster)
     files = prepared.sequence_files
     rows = [pq.ParquetFile(file).metadata.num_rows for file in files]
-    offsets = prepared.sequences.instance_offsets[np.concatenate([[0], np.cumsum(rows)])]
-    context.progress.start(int(offsets[-1]), "states")
-    work = [{"file": str(file.resolve()), "first": int(first)} for file, first in zip(files, offsets[:-1], strict=True)]
+    borders = np.concatenate([[0], np.cumsum(rows)])  # users before each file
+    instances = prepared.sequences.instance_offsets[borders]
+    cases = np.searchsorted(prepared.sequences.cases("valid").rows, borders)
+    context.progress.start(int(instances[-1]), "states")
+    work = [
+        {"file": str(file.resolve()), "instance": int(instance), "case": int(case)}
+        for file, instance, case in zip(files, instances[:-1], cases[:-1], strict=True)
+    ]
     done = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         SequenceAnnotator,
         fn_constructor_args=(teachers, (context.folder / SEQUENCES_FOLDER).resolve(), gpu),

@@ -29,6 +29,7 @@ from pipelines.stages import EXTRA_MANIFEST_FILE, STAGES
 PARTIAL_PREFIX: Final = ".partial-"
 OLD_PREFIX: Final = ".old-"
 WORK_FOLDER: Final = ".work"
+PROVENANCE: Final = frozenset({"key", "code_version", "inputs", "fingerprint", "config", "seeds", DIGEST})
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Stored:
 
     Attributes:
         manifest: the parsed manifest, empty where it cannot be read.
-        digest: sha256 of the manifest file.
+        digest: identity of what was made; see `content_digest`.
         damage: what is wrong with the folder, ``""`` where it is intact.
     """
 
@@ -65,7 +66,7 @@ def node_key(node: Node, inputs: Mapping[str, str], fingerprint: str = "") -> st
 
     Args:
         node: its part of the configuration and its stage's code version count.
-        inputs: manifest digest of every input, by node name.
+        inputs: content digest of every input, by node name.
         fingerprint: identity of the files outside the run folder that the node reads.
     """
     identity = {
@@ -89,7 +90,21 @@ def read_stored(folder: Path) -> Stored | None:
         files = {str(name): str(digest) for name, digest in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return Stored({}, "", f"{MANIFEST_FILE} cannot be read")
-    return Stored(manifest, file_hash(path), _damage(folder, manifest, files))
+    return Stored(manifest, content_digest(manifest), _damage(folder, manifest, files))
+
+
+def content_digest(manifest: Mapping[str, Any]) -> str:
+    """sha256 of what a node made: its files and counts, however they came about.
+
+    Nodes behind it run again where this changes; a new option of its stage that changes nothing does not reach them.
+    """
+    made = {name: value for name, value in manifest.items() if name not in PROVENANCE}
+    return hashlib.sha256(canonical_json(made).encode()).hexdigest()
+
+
+def sealed_digest(folder: Path) -> str:
+    """The `content_digest` of a folder that was sealed just now."""
+    return content_digest(json.loads((folder / MANIFEST_FILE).read_bytes()))
 
 
 def _damage(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str]) -> str:

@@ -34,16 +34,24 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and 
 From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Run this stage and all that depends on it again.")]
 
 
-@app.command()
-def run(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    start: From = "",
-) -> None:
-    """Run every stage that is not done: logs to leaderboard, report and the artifact that serves."""
-    _run_stage("", config, overrides, as_json, dry_run, start)
+def _pipeline_command(name: str, stage: str, about: str) -> None:
+    """Add the command that runs what is not done up to `stage`; ``""`` is the whole graph."""
+
+    def command(
+        config: ConfigArgument,
+        overrides: Overrides = None,
+        as_json: Json = False,
+        dry_run: DryRun = False,
+        start: From = "",
+    ) -> None:
+        _finish(lambda: _execute(stage, config, overrides or [], dry_run, start, as_json), as_json)
+
+    app.command(name, help=about)(command)
+
+
+_pipeline_command(
+    "run", "", "Run every stage that is not done: logs to leaderboard, report and the artifact that serves."
+)
 
 
 @app.command()
@@ -160,30 +168,11 @@ def serve(
     _act(start)
 
 
-def _stage_command(stage: str, about: str) -> None:
-    def command(
-        config: ConfigArgument,
-        overrides: Overrides = None,
-        as_json: Json = False,
-        dry_run: DryRun = False,
-        start: From = "",
-    ) -> None:
-        _run_stage(stage, config, overrides, as_json, dry_run, start)
-
-    app.command(stage, help=f"Run what is not done up to this stage: {about}.")(command)
-
-
 def _register_stages() -> None:
     from pipelines.stages import STAGES
 
     for stage in STAGES.values():
-        _stage_command(stage.name, stage.about)
-
-
-def _run_stage(
-    stage: str, config: Path, overrides: list[str] | None, as_json: bool, dry_run: bool, forced_stage: str
-) -> None:
-    _finish(lambda: _execute(stage, config, overrides or [], dry_run, forced_stage, as_json), as_json)
+        _pipeline_command(stage.name, stage.name, f"Run what is not done up to this stage: {stage.about}.")
 
 
 def _execute(

@@ -22,6 +22,7 @@ from pipelines.export import ExportConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
 DISTILLED: Final = "prm-kd"  # the configured student with the section `distillation` as it stands
+DEFAULT_STUDENT: Final = "sasrec"
 MAX_OVERLAP: Final = 0.01
 COUNTING: Final = frozenset({"mostpop", "markov", "itemknn"})  # students that count: no seed changes them
 
@@ -65,12 +66,14 @@ class TeacherConfig(ModelChoice):
     Attributes:
         training: how it is tuned.
         pretrained: start from the weights of stage `pretrain`; or the folder of a pre-trained artifact of any run.
+        pretraining: how it learns from other domains; None as `pretrain.training` says.
         seed: of its own training; None takes the first of the run's `seeds`. Pre-training always does.
         resources: what its training asks of the cluster.
     """
 
     training: TrainingConfig = TrainingConfig()
     pretrained: bool | str = False
+    pretraining: TrainingConfig | None = None
     seed: int | None = Field(default=None, ge=0)
     resources: ResourcesConfig = ResourcesConfig()
 
@@ -169,7 +172,7 @@ class RunConfig(Section):
     images: ImageConfig | None = None
     pretrain: PretrainConfig | None = None
     teachers: dict[Name, TeacherConfig] = {}
-    student: ModelChoice = ModelChoice(kind="sasrec")
+    student: ModelChoice = ModelChoice(kind=DEFAULT_STUDENT)
     training: TrainingConfig = TrainingConfig()
     distillation: DistillationConfig | None = None
     variants: dict[Name, dict[str, Any]] = {}
@@ -196,6 +199,11 @@ class RunConfig(Section):
         needed = any(teacher.pretrained is True for teacher in self.teachers.values())
         return self.pretrain.domains if self.pretrain and needed else {}
 
+    def pretraining_of(self, teacher: str) -> TrainingConfig:
+        """How a teacher learns from other domains."""
+        shared = self.pretrain.training if self.pretrain else TrainingConfig()
+        return self.teachers[teacher].pretraining or shared
+
     def cluster_of(self, teacher: str) -> ClusterConfig:
         """What the training of a teacher may use: the run's cluster with the teacher's own requests."""
         wanted = self.teachers[teacher].resources.model_dump(exclude_none=True)
@@ -210,6 +218,14 @@ class RunConfig(Section):
             base = self.distillation.model_dump()
             for name, changes in self.variants.items():
                 yield Variant(name, self.student, DistillationConfig.model_validate({**base, **changes}))
+
+    def taught_by(self) -> list[str]:
+        """Names of the teachers that some student learns from; the others are only ranked."""
+        configs = [variant.distillation for variant in self.students() if variant.distillation]
+        if any(config.teachers is None for config in configs):
+            return list(self.teachers)
+        named = {name for config in configs for name in config.teachers or ()}
+        return [name for name in self.teachers if name in named]
 
     def variant(self, name: str) -> Variant:
         """The student called `name`.

@@ -26,6 +26,7 @@ from pipelines.stages import get_stage
 
 LOG_FILE: Final = "logs/run.log"
 LIBRARIES_LOG_FILE: Final = "logs/libraries.log"  # what libraries print past all logging
+OWN_LOGGERS: Final = ("components", "pipelines")  # their news is logged, of libraries warnings alone
 LEADERBOARD_FILE: Final = "leaderboard.json"
 REPORT_FILE: Final = "report.html"
 
@@ -102,18 +103,23 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
 
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
-    """Send log records and warnings of all libraries to `file` instead of the terminal."""
+    """Send our log records and the warnings of all libraries to `file` instead of the terminal."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
-    root = logging.getLogger()
+    root, ours = logging.getLogger(), [logging.getLogger(name) for name in OWN_LOGGERS]
+    levels = [logger.level for logger in ours]
     root.addHandler(handler)
+    for logger in ours:
+        logger.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():
             yield
     finally:
         logging.captureWarnings(False)
+        for logger, level in zip(ours, levels, strict=True):
+            logger.setLevel(level)
         root.removeHandler(handler)
         handler.close()
 

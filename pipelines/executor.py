@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from components.artifacts.format import file_hash
 from components.errors import DistilrecError
-from components.schema import MANIFEST_FILE
 from pipelines.cache import (
     Stored,
     make_partial,
     node_key,
     publish,
     recover,
+    sealed_digest,
     storage_errors,
     work_folder,
     write_atomically,
@@ -167,7 +166,7 @@ class Executor:
         node = started[name]
         del self._running[name]
         if error is None:
-            self._digests[name] = file_hash(self._run / node.folder / MANIFEST_FILE)
+            self._digests[name] = sealed_digest(self._run / node.folder)
             self.board.end(name, f"done in {duration(_seconds(self._run, node))}")
         else:
             self._failures.append(failure(name, error, self._run))

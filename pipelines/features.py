@@ -14,7 +14,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from components.data.prepared import PreparedSet
-from components.errors import ConfigError
+from components.errors import ConfigError, DataError
 from components.features.cache import VectorCache
 from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words, settings_key
@@ -42,12 +42,18 @@ def run(context: StageContext) -> None:
 
     Raises:
         ConfigError: the section `features` is missing, or pictures are configured and the run's own data has none.
+        DataError: no item has a text, and no pictures are configured.
     """
     config, images = context.config.features, context.config.images
     if config is None:
         raise ConfigError("features: not configured; add a section `features` to encode item texts")
     folder = context.input("/".join(filter(None, ("prepare", context.name))))
     prepared = PreparedSet(folder)
+    if images is None and not any(prepared.texts):
+        raise DataError(
+            f"none of the {prepared.num_items:,} items of {context.name or 'the log'} has a text; check "
+            "input.items and input.text_columns"
+        )
     wanted = {TEXT_FILE: prepared.texts}
     if config.word_drop is not None and context.name:
         wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
@@ -111,8 +117,7 @@ def encode_texts(
     unique = list(dict.fromkeys(texts))
     known = cache.load(unique)
     missing = sorted((text for text in unique if text not in known), key=lambda text: (len(text), text))
-    progress.start(len(unique), "texts")
-    progress.advance(len(known))
+    progress.start(len(unique), "texts", len(known))
     started = time.perf_counter()
     encode = _encode_alone if alone else _encode_blocks
     for block, vectors in encode(_blocks(missing), config, device):

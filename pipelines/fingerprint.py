@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ from components.schema import MANIFEST_FILE
 from pipelines.cache import canonical_json
 
 if TYPE_CHECKING:
-    from pipelines.config import RunConfig
+    from pipelines.config import RunConfig, TeacherConfig
     from pipelines.graph import Node
 
 MAX_HASHED_BYTES: Final = 256 * 2**20  # larger files are known by size and time of change
@@ -32,17 +32,21 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
             source = config.source(node.domain)
             paths = [source.input.interactions, source.input.items, source.input.users]
             found[node.name] = data_fingerprint(source.data, [path for path in paths if path], source.input.images)
-        elif node.stage == "teach":
-            teacher = config.teachers[node.suffix]
-            values = [value for value in teacher.arguments.values() if isinstance(value, str)]
-            if isinstance(teacher.pretrained, str):
-                values.append(f"{teacher.pretrained}/{MANIFEST_FILE}")
-            files = [Path(value) for value in values if Path(value).is_file()]
-            backbone = teacher.arguments.get("backbone")  # a language model of the user's own, or a name
-            files += sorted(file for file in (Path(backbone).glob("*") if backbone else ()) if file.is_file())
-            if files:  # a teacher that was trained, or pre-trained, elsewhere
+        elif node.stage in ("teach", "pretrain"):
+            files = list(_files_of(config.teachers[node.suffix]))
+            if files:
                 found[node.name] = _digest([file_hash(file) for file in files])
     return found
+
+
+def _files_of(teacher: TeacherConfig) -> Iterator[Path]:
+    """Files of a teacher that was trained, or pre-trained, elsewhere, or starts from the user's own language model."""
+    values = [value for value in teacher.arguments.values() if isinstance(value, str)]
+    if isinstance(teacher.pretrained, str):
+        values.append(f"{teacher.pretrained}/{MANIFEST_FILE}")
+    yield from (Path(value) for value in values if Path(value).is_file())
+    backbone = teacher.arguments.get("backbone")  # a folder, or a name
+    yield from sorted(file for file in (Path(backbone).glob("*") if backbone else ()) if file.is_file())
 
 
 def data_fingerprint(data: str, paths: Iterable[str], images: str | None = None) -> str:

@@ -15,11 +15,11 @@ from pipelines.stages import SEED_MARK
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
-# Keys that change how the work is done, never what it writes.
+# Keys that change how the work is done, never what it writes; or what an input of the node writes.
 HOW: Final = {
     "prepare": {"partitions", "fast_path_rows", "shuffle_strategy"},
     "training": {"checkpoint_seconds"},
-    "teacher": {"resources"},
+    "teacher": {"resources", "pretraining"},
     "features": {"batch_tokens"},
     "images": {"batch_size"},
 }
@@ -96,14 +96,15 @@ def _data_nodes(config: RunConfig) -> list[Node]:
 def _pretrain_nodes(config: RunConfig) -> list[Node]:
     if config.pretrain is None:
         return []
-    part = {**_json(config.pretrain), "training": _json(config.pretrain.training, "training")}
-    del part["domains"]  # their data reaches the key through the inputs
+    shared = _json(config.pretrain)
+    del shared["domains"]  # their data reaches the key through the inputs
     stages = ("prepare", "features") if config.features else ("prepare",)
     inputs = ("prepare", *(f"{stage}/{domain}" for domain in config.domains for stage in stages))
     nodes = []
     for name, teacher in config.teachers.items():
         if teacher.pretrained is True:
             model = {"kind": teacher.kind, "arguments": teacher.arguments}
+            part = {**shared, "training": _json(config.pretraining_of(name), "training")}
             nodes.append(Node("pretrain", name, inputs, {"pretrain": part, **model}, _seed(config)))
     return nodes
 
@@ -119,8 +120,9 @@ def _teacher_nodes(config: RunConfig) -> list[Node]:
         part = {**_json(teacher, "teacher"), "training": _json(teacher.training, "training")}
         seed = _seed(config) if teacher.seed is None else teacher.seed
         nodes.append(Node("teach", name, tuple(inputs), {"teacher": part, **_validation(config)}, seed))
-    if nodes:
-        nodes.append(Node("annotate", "", ("prepare", *(node.name for node in nodes)), {}, _seed(config)))
+    asked = config.taught_by()
+    if asked:
+        nodes.append(Node("annotate", "", ("prepare", *(f"teach/{name}" for name in asked)), {}, _seed(config)))
     return nodes
 
 

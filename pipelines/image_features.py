@@ -152,8 +152,7 @@ def _encoded(
             group, place = places[key]
             groups.setdefault(group, []).append(place)
     missing = sum(map(len, groups.values()))
-    progress.start(len(wanted), "pictures")
-    progress.advance(len(known))
+    progress.start(len(wanted), "pictures", len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
     encode = _encode_here if alone else _encode_groups

@@ -10,14 +10,17 @@ from pydantic import BaseModel, ValidationError
 
 from components.distillation.config import DistillationConfig
 from components.errors import UnknownNameError, nearest
+from components.features.pretrained import missing_folder
 from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from components.teachers import TEACHERS
 from components.teachers.external import EXTERNAL, ExternalConfig
-from pipelines.config import DISTILLED, PLAIN, ModelChoice, RunConfig, TeacherConfig
+from pipelines.config import COUNTING, DEFAULT_STUDENT, DISTILLED, PLAIN, ModelChoice, RunConfig, TeacherConfig
 from pipelines.config_errors import KeyPath, raise_problems, unknown_key, validation_problems
 from pipelines.config_file import ConfigSource, apply_overrides, read_source
 
+READ_VECTORS: Final = ("unisrec", "unim2rec")  # teachers
+READ_TEXTS: Final = ("recformer",)
 Found = Iterator[tuple[KeyPath, str]]
 STUDENT_CONFIGS: Final[Mapping[str, type[BaseModel]]] = {name: spec.config for name, spec in STUDENTS.items()}
 TEACHER_CONFIGS: Final[Mapping[str, type[BaseModel]]] = {
@@ -115,9 +118,73 @@ def _contradictions(data: Mapping[str, Any]) -> Found:
         yield ("seeds",), f"a seed is there twice: {seeds}"
     if data.get("images") is not None and data.get("features") is None:
         yield ("images",), "needs the section `features` (of texts) beside it; `features: {}` takes its defaults"
+    yield from _missing_texts(data)
+    yield from _missing_models(data)
+    yield from _wrong_student(data)
     yield from _wrong_baselines(data)
     yield from _wrong_teachers(data)
     yield from _wrong_variants(data)
+    yield from _wrong_geometry(data)
+
+
+def _wrong_geometry(data: Mapping[str, Any]) -> Found:
+    """Item geometry for a student whose items have no vectors of their own."""
+    kind = _mapping(data.get("student")).get("kind", DEFAULT_STUDENT)
+    known = [name for name, spec in STUDENTS.items() if spec.item_table]
+    if kind not in STUDENTS or kind in known:
+        return
+    sections: dict[KeyPath, Any] = {("distillation",): data.get("distillation")}
+    sections |= {("variants", name): changes for name, changes in _mapping(data.get("variants")).items()}
+    for path, section in sections.items():
+        if _mapping(section).get("item_geometry"):
+            message = f"the student {kind!r} has no item table that could follow the teachers'; these have: "
+            yield (*path, "item_geometry"), f"{message}{', '.join(known)}; or set it to 0"
+
+
+def _missing_texts(data: Mapping[str, Any]) -> Found:
+    """Who reads texts needs a file of items; who reads their vectors, the section that makes them."""
+    source = _mapping(data.get("input"))
+    pictured = data.get("images") is not None
+    if data.get("features") is not None and source and not source.get("items") and not pictured:
+        yield ("features",), "needs item texts; set input.items, and input.text_columns where they have unusual names"
+    for name, teacher in _mapping(data.get("teachers")).items():
+        kind = _mapping(teacher).get("kind")
+        if kind in READ_VECTORS and data.get("features") is None:
+            message = f"{kind!r} reads vectors of item texts; add the section `features`; `features: {{}}` is enough"
+            yield ("teachers", name, "kind"), message
+        elif kind in READ_TEXTS and source and not source.get("items"):
+            yield ("teachers", name, "kind"), f"{kind!r} reads item texts; set input.items"
+
+
+def _missing_models(data: Mapping[str, Any]) -> Found:
+    """Folders of pre-trained models that do not exist; names of Hugging Face are looked up when they are loaded."""
+    teachers = _mapping(data.get("teachers"))
+    places = [("features", "model"), ("images", "encoder"), *(("teachers", name, "backbone") for name in teachers)]
+    for path in places:
+        value: Any = data
+        for part in path:
+            value = _mapping(value).get(part)
+        if isinstance(value, str) and (problem := missing_folder(value)):
+            yield path, problem
+
+
+def _wrong_student(data: Mapping[str, Any]) -> Found:
+    student, source = _mapping(data.get("student")), _mapping(data.get("input"))
+    kind = student.get("kind")
+    if isinstance(kind, str) and kind in COUNTING and data.get("distillation") is not None:
+        others = ", ".join(name for name in STUDENTS if name not in COUNTING)
+        yield ("student", "kind"), f"{kind!r} counts and cannot be taught; choose {others}, or remove `distillation`"
+    if student.get("user_fields") and source and not source.get("users"):
+        yield ("student", "user_fields"), "need a file of users; set input.users"
+    fields, columns = student.get("item_fields"), source.get("text_columns")
+    if fields and source and not source.get("items"):
+        yield ("student", "item_fields"), "need a file of items; set input.items"
+    elif isinstance(fields, list) and isinstance(columns, list) and columns:
+        for index, name in enumerate(fields):
+            if name not in columns:
+                known = ", ".join(map(str, columns))
+                message = f"{name!r} is none of input.text_columns: {known}{nearest(str(name), map(str, columns))}"
+                yield ("student", "item_fields", index), message
 
 
 def _wrong_baselines(data: Mapping[str, Any]) -> Found:

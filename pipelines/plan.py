@@ -40,7 +40,7 @@ def decide(
     Args:
         node: what is configured now.
         stored: what the run folder holds of it.
-        inputs: manifest digests of the inputs that are finished.
+        inputs: content digests of the inputs that are finished.
         fingerprint: identity of the files outside the run folder that it reads.
         forced: why it must run in any case, ``""`` where it need not.
         waiting: inputs that will run first; what they will hold is not known yet.

@@ -55,9 +55,18 @@ Counts = dict[str, Any]
 
 
 def run(context: StageContext) -> None:
-    """Prepare the run's log, or that of the pre-training domain `context.name`."""
+    """Prepare the run's log, or that of the pre-training domain `context.name`.
+
+    Raises:
+        DataError: see `prepare`, or the catalog has a single item.
+    """
     source = context.config.source(context.name)
     extra = prepare(source.data, source.input, source.prepare, context.folder, context.progress)
+    if extra["num_items"] < 2:
+        raise DataError(
+            f"of {extra['rows_read']:,} rows a single item is left, and nothing to rank it against; bring a log of "
+            f"more items, or lower prepare.min_interactions_per_item ({source.prepare.min_interactions_per_item})"
+        )
     _write_json(context.folder / EXTRA_MANIFEST_FILE, extra)
 
 

@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
         kind=teacher.kind,
         family="teacher",
         arguments={**teacher.arguments, **own},
-        training=config.pretrain.training,
+        training=config.pretraining_of(context.name),
         contrastive=config.pretrain.contrastive,
         seed=context.seed,
         folder=context.folder,

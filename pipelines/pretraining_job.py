@@ -17,16 +17,16 @@ from components.data.batching import Batch, TrainingBatches
 from components.data.flat_sequences import Sequences
 from components.data.prepared import PreparedSet
 from components.errors import ArtifactError
-from components.evaluation.validation import validation_metric
-from components.model import Catalog
+from components.model import Catalog, Ranker
 from components.teachers.content import ContentRanker
 from components.teachers.multimodal_pretraining import MultimodalObjective, add_merged_users
 from components.teachers.pretraining import ContrastiveConfig, ContrastiveObjective, Domain, merge_domains
 from components.teachers.unim2rec import UniM2Rec
-from components.training.loop import Observer, Trainer, World
+from components.training.loop import World
+from components.training.observer import Observer
 from components.training.seeds import seed_everything
 from pipelines.features import IMAGE_FILE, TEXT_FILE, TEXT_WORDS_FILE
-from pipelines.training_job import METRIC, Job, finish
+from pipelines.training_job import Job, finish
 
 MULTIMODAL = "unim2rec"
 WORDS = "recformer"  # reads the items' own words and needs no vectors
@@ -82,20 +82,11 @@ class PretrainingJob(Job):
         merged = self._read()
         model, catalog = self._build(merged)
         model.to(world.device)
-        trainer = Trainer(
-            model,
-            TrainingBatches(
-                merged.sequences, model.max_length, self.training.batch_size, self.training.windows, self.seed
-            ),
-            self.training,
-            objective=self._objective(model, merged),
-            validate=self._validation(model, merged),
-            folder=self.work,
-            world=world,
-            observer=observer,
-            metric=METRIC,
+        batches = TrainingBatches(
+            merged.sequences, model.max_length, self.training.batch_size, self.training.windows, self.seed
         )
-        history = trainer.fit()
+        validate = self.ranking(model, merged.sequences)
+        history = self.trainer(model, batches, self._objective(model, merged), validate, world, observer).fit()
         return finish(self, model, catalog, history, max(history.best, 0.0), world)
 
     def _read(self) -> Domain:
@@ -129,18 +120,10 @@ class PretrainingJob(Job):
             raise TypeError(f"{self.kind} cannot be pre-trained")
         return model, catalog
 
-    def _validation(self, model: ContentRanker, merged: Domain) -> Callable[[], float] | None:
+    def ranking(self, model: Ranker, sequences: Sequences) -> Callable[[], float] | None:
         """Ranking of all domains' items on the validation parts; None where no user has one."""
-        cases = merged.sequences.cases("valid")
-        if len(cases) == 0:
-            return None
-
-        def validate() -> float:
-            return validation_metric(
-                model, cases, METRIC, max_users=self.training.validation_users, mask_history=self.mask_history
-            )
-
-        return validate
+        cases = sequences.cases("valid")
+        return self.validation(model, cases) if len(cases) else None
 
 
 def _table(path: Path) -> NDArray[np.float32] | None:

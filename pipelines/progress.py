@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,16 +16,21 @@ from rich.text import Text
 
 from pipelines.stages import Progress
 
+logger = logging.getLogger(__name__)
 PLAIN_INTERVAL: Final = 5.0  # seconds between two plain lines of one node
 
 
 @dataclass
 class Tracker:
-    """The state of one node's progress; `describe` is a pure function of it and the time."""
+    """The state of one node's progress; `describe` is a pure function of it and the time.
+
+    Of what is `done`, `before` was done before `started` and says nothing of the speed.
+    """
 
     started: float
     total: int | None = None
     done: int = 0
+    before: int = 0
     unit: str = ""
     shown: dict[str, float | str] = field(default_factory=dict)
     text: str = ""
@@ -40,9 +46,9 @@ class Tracker:
         return f"{self.done:,}{of} {self.unit}"
 
     def _speed(self, elapsed: float) -> list[str]:
-        if not self.done or elapsed <= 0:
+        if self.done <= self.before or elapsed <= 0:
             return []
-        rate = self.done / elapsed
+        rate = (self.done - self.before) / elapsed
         parts = [f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"]
         if self.total is not None and self.done < self.total:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
@@ -87,17 +93,27 @@ class Board(Protocol):
 
 
 class _Reporter:
-    """The `Progress` of one node."""
+    """The `Progress` of one node.
 
-    def __init__(self, tracker: Tracker, changed: Callable[[], None], clock: Callable[[], float]) -> None:
-        self.tracker, self._changed, self._clock = tracker, changed, clock
+    Args:
+        tracker: its state.
+        changed: called after every change.
+        clock: tells the time.
+        say: prints a line that stays.
+    """
+
+    def __init__(
+        self, tracker: Tracker, changed: Callable[[], None], clock: Callable[[], float], say: Callable[[str], None]
+    ) -> None:
+        self.tracker, self._changed, self._clock, self._say = tracker, changed, clock, say
         self._lock = threading.Lock()
 
-    def start(self, total: int | None, unit: str) -> None:
+    def start(self, total: int | None, unit: str, done: int = 0) -> None:
         """Begin counting."""
         with self._lock:
             tracker = self.tracker
-            tracker.started, tracker.total, tracker.unit, tracker.done = self._clock(), total, unit, 0
+            tracker.started, tracker.total, tracker.unit = self._clock(), total, unit
+            tracker.done = tracker.before = done
             tracker.shown, tracker.text = {}, ""
         self._changed()
 
@@ -113,6 +129,11 @@ class _Reporter:
         with self._lock:
             self.tracker.text = text
         self._changed()
+
+    def say(self, text: str) -> None:
+        """Say what stays."""
+        logger.info(text)
+        self._say(text)
 
 
 class PlainBoard:
@@ -148,7 +169,7 @@ class PlainBoard:
                 self._last[node] = now
                 self.say(f"{node}: {tracker.describe(now)}")
 
-        return _Reporter(tracker, changed, self._clock)
+        return _Reporter(tracker, changed, self._clock, lambda text: self.say(f"{node}: {text}"))
 
     def end(self, node: str, outcome: str) -> None:
         """A node is over."""
@@ -197,7 +218,7 @@ class LiveBoard:
         def changed() -> None:
             self._live.update(task, total=tracker.total, completed=tracker.done)
 
-        return _Reporter(tracker, changed, time.monotonic)
+        return _Reporter(tracker, changed, time.monotonic, lambda text: self.say(f"{node}: {text}"))
 
     def end(self, node: str, outcome: str) -> None:
         """A node is over."""

@@ -10,16 +10,17 @@ import torch
 
 from components.artifacts.models import registry_of
 from components.data.batching import PrefixBatches
+from components.data.flat_sequences import Sequences
 from components.data.prepared import PreparedSet
-from components.evaluation.validation import validation_metric
-from components.model import Catalog
+from components.model import Catalog, Ranker
 from components.teachers.pretraining import Domain, merge_domains
 from components.teachers.recformer.model import Recformer
 from components.teachers.recformer.pretraining import Pretraining, merge_attributes
-from components.training.loop import Observer, Trainer, World
+from components.training.loop import World
+from components.training.observer import Observer
 from components.training.seeds import seed_everything
 from pipelines.pretraining_job import PretrainingJob
-from pipelines.training_job import METRIC, finish
+from pipelines.training_job import finish
 
 FULL = {"lora_rank": None}  # low-rank changes belong to one catalog; all weights are pre-trained
 
@@ -37,18 +38,11 @@ class RecformerPretrainingJob(PretrainingJob):
         model = registry_of(self.family)[self.kind].make(catalog, self.arguments)
         assert isinstance(model, Recformer)
         pretraining = Pretraining(model, self.contrastive.mlm_weight, self.contrastive.mlm_share).to(world.device)
-        trainer = Trainer(
-            pretraining,
-            PrefixBatches(catalog.sequences, model.max_length, self.training.batch_size, self.seed, second_half=True),
-            self.training,
-            objective=pretraining,
-            validate=self._ranking(model, catalog),
-            folder=self.work,
-            world=world,
-            observer=observer,
-            metric=METRIC,
+        batches = PrefixBatches(
+            catalog.sequences, model.max_length, self.training.batch_size, self.seed, second_half=True
         )
-        history = trainer.fit()
+        validate = self.ranking(model, catalog.sequences)
+        history = self.trainer(pretraining, batches, pretraining, validate, world, observer).fit()
         if world.rank == 0:
             model.refresh()
         return finish(self, model, catalog, history, max(history.best, 0.0), world)
@@ -67,17 +61,15 @@ class RecformerPretrainingJob(PretrainingJob):
         attributes = merge_attributes([(prepared.num_items, prepared.attributes) for prepared in read])
         return Catalog(items, len(sequences), counts, sequences, attributes=attributes)
 
-    def _ranking(self, model: Recformer, catalog: Catalog) -> Callable[[], float] | None:
-        """Ranking of all domains' items on the validation parts; None where no user has one."""
-        assert catalog.sequences is not None
-        cases = catalog.sequences.cases("valid")
-        if len(cases) == 0:
+    def ranking(self, model: Ranker, sequences: Sequences) -> Callable[[], float] | None:
+        """See `PretrainingJob.ranking`; item vectors are made anew for each."""
+        rank = super().ranking(model, sequences)
+        if rank is None:
             return None
 
-        def validate() -> float:
+        def refresh_and_rank() -> float:
+            assert isinstance(model, Recformer)
             model.refresh()
-            return validation_metric(
-                model, cases, METRIC, max_users=self.training.validation_users, mask_history=self.mask_history
-            )
+            return rank()
 
-        return validate
+        return refresh_and_rank

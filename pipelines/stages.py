@@ -20,14 +20,20 @@ EXTRA_MANIFEST_FILE: Final = "manifest_extra.json"  # a stage may leave its own 
 class Progress(Protocol):
     """What a stage tells the person who waits. Safe to call from any thread of the driver."""
 
-    def start(self, total: int | None, unit: str) -> None:
-        """Begin counting `total` things called `unit` (``"rows"``); None where the total is unknown."""
+    def start(self, total: int | None, unit: str, done: int = 0) -> None:
+        """Begin counting `total` things called `unit` (``"rows"``); None where the total is unknown.
+
+        `done` of them were done before, and say nothing of the speed.
+        """
 
     def advance(self, n: int = 1, **shown: float | str) -> None:
         """Count `n` more; `shown` are the latest values worth a look, such as ``loss=3.2``."""
 
     def note(self, text: str) -> None:
         """Say what happens now; replaces the previous note."""
+
+    def say(self, text: str) -> None:
+        """Say what is worth a line that stays, here and in the run's log."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ STAGES: Final[dict[str, Stage]] = _table(
         Stage("features", "pipelines.features", 1, "item texts to vectors"),
         Stage("pretrain", "pipelines.pretrain", 1, "a teacher learns from other domains"),
         Stage("teach", "pipelines.teach", 1, "teachers learn from the prepared set"),
-        Stage("annotate", "pipelines.annotate", 1, "teacher states become columns of the sequences"),
+        Stage("annotate", "pipelines.annotate", 2, "teacher states become columns of the sequences"),
         Stage("distill", "pipelines.distill", 1, "students learn, with and without teachers"),
         Stage("evaluate", "pipelines.evaluate", 1, "full ranking, leaderboard, report"),
         Stage("export", "pipelines.export", 2, "the winner becomes the artifact that serves", needs_ray=False),

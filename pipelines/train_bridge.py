@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +21,15 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from components.training.loop import CHECKPOINT, World
+from components.training.observer import Place
 from pipelines.config import ClusterConfig
+from pipelines.mailbox import Mailbox, Update
 from pipelines.ray_session import training_gpu
 from pipelines.stages import Progress
 from pipelines.training_job import Job
 
 MAX_FAILURES = 3  # how often a killed worker is replaced
 POLL_SECONDS = 0.5
-
-
-@dataclass
-class Update:
-    """News of a training job since the last look."""
-
-    total: int | None = None
-    done: int = 0
-    epoch: int = 0
-    epochs: int = 0
-    shown: dict[str, float] | None = None
-
-
-class Mailbox:
-    """Holds the news until the driver asks; an actor."""
-
-    def __init__(self) -> None:
-        self._update = Update()
-
-    def post(self, update: Update) -> None:
-        """Merge `update` into what waits."""
-        waiting = self._update
-        self._update = Update(
-            waiting.total if update.total is None else update.total,
-            waiting.done + update.done,
-            update.epoch or waiting.epoch,
-            update.epochs or waiting.epochs,
-            {**(waiting.shown or {}), **(update.shown or {})},
-        )
-
-    def take(self) -> Update:
-        """Hand the news over."""
-        taken, self._update = self._update, replace(self._update, total=None, done=0)
-        return taken
 
 
 class Messenger:
@@ -72,10 +40,10 @@ class Messenger:
         self._done, self._sent = 0, 0.0
         self._posted: Any = None
 
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
+    def begin(self, place: Place) -> None:
         """Tell the driver how much there is to do."""
         if self.rank == 0:
-            self._post(Update(total=(epochs - done) * targets_per_epoch, epoch=done, epochs=epochs))
+            self._post(Update(begun=place, epoch=place.epoch, epochs=place.epochs))
 
     def step(self, epoch: int, targets: int) -> None:
         """Count targets."""
@@ -128,16 +96,19 @@ def _wait(future: Any, mailbox: Any, progress: Progress) -> dict[str, float]:
     progress.note("waiting for a free place on the cluster")
     while True:
         ready, _ = ray.wait([future], timeout=POLL_SECONDS)
-        _show(ray.get(mailbox.take.remote()), progress)
+        show(ray.get(mailbox.take.remote()), progress)
         if ready:
             result: dict[str, float] = ray.get(future)
             return result
 
 
-def _show(update: Update, progress: Progress) -> None:
-    if update.total is not None:
-        progress.start(update.total, "targets")
+def show(update: Update, progress: Progress) -> None:
+    """Tell the person who waits; what a killed worker did is counted up to its last checkpoint."""
+    if update.begun:
+        progress.start(update.begun.targets, "targets", update.begun.done)
         progress.note("training")
+        if resumed := update.begun.describe():
+            progress.say(resumed)
     if update.done:
         progress.advance(update.done, epoch=f"{update.epoch}/{update.epochs}", **(update.shown or {}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.artifacts.models import Family, registry_of, save_model
 from components.data.batching import Batch, TrainingBatches
+from components.data.flat_sequences import EvaluationCases
 from components.data.prepared import PreparedSet
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
+from components.distillation.mixture import mixture_weights, target_log_likelihoods
 from components.distillation.teacher_scores import TeacherCache
+from components.errors import ConfigError
 from components.evaluation.validation import validation_metric
-from components.model import Catalog, Ranker
+from components.model import Catalog, Phase, Ranker
 from components.schema import METRICS_FILE, MODEL_FILE
 from components.training.config import TrainingConfig
-from components.training.loop import History, Observer, Trainer, World
+from components.training.loop import History, Trainer, World
+from components.training.observer import Observer
 from components.training.seeds import seed_everything
 
 METRIC = "ndcg@10"
@@ -65,6 +69,35 @@ class Job(ABC):
         Returns:
             Seconds per epoch, targets per second and peak memory, which no manifest may hold.
         """
+
+    def trainer(
+        self,
+        model: nn.Module,
+        batches: TrainingBatches,
+        objective: Callable[[Batch], Tensor],
+        validate: Callable[[], float] | None,
+        world: World,
+        observer: Observer | None,
+        phases: Sequence[Phase] = (Phase(),),
+    ) -> Trainer:
+        """What trains `model` as the job says; it goes on from the job's last checkpoint."""
+        return Trainer(
+            model,
+            batches,
+            self.training,
+            objective=objective,
+            validate=validate,
+            folder=self.work,
+            world=world,
+            observer=observer,
+            metric=METRIC,
+            phases=phases,
+        )
+
+    def validation(self, model: Ranker, cases: EvaluationCases) -> Callable[[], float]:
+        """Gives the metric that training maximizes: how well `model` ranks the targets of `cases`."""
+        users, masked = self.training.validation_users, self.mask_history
+        return lambda: validation_metric(model, cases, METRIC, max_users=users, mask_history=masked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,25 +141,14 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
     built = build(job)
     model = built.model.to(world.device)
     batches = model.training_batches(built.prepared.sequences, job.training.batch_size, job.training.windows, job.seed)
+    validate = job.validation(model, built.prepared.sequences.cases("valid"))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        return finish(job, model, built.catalog, History(), _validation(job, built)(), world)
+        return finish(job, model, built.catalog, History(), validate(), world)
     objective: Callable[[Batch], Tensor] = model.loss
     distiller = _distiller(job, built, batches)
     if distiller:
         objective = distiller
-    trainer = Trainer(
-        model,
-        batches,
-        job.training,
-        objective=objective,
-        validate=_validation(job, built),
-        folder=job.work,
-        world=world,
-        observer=observer,
-        metric=METRIC,
-        phases=model.phases(),
-    )
-    history = trainer.fit()
+    history = job.trainer(model, batches, objective, validate, world, observer, model.phases()).fit()
     report = distiller.report() if distiller else None
     return finish(job, model, built.catalog, history, history.best, world, report)
 
@@ -160,21 +182,6 @@ def _features(folder: Path | None) -> dict[str, Any]:
     return {name: np.load(file, allow_pickle=False) for name, file in files.items() if file.is_file()}
 
 
-def _validation(job: TrainingJob, built: Built) -> Callable[[], float]:
-    cases = built.prepared.sequences.cases("valid")
-
-    def validate() -> float:
-        return validation_metric(
-            built.model,
-            cases,
-            METRIC,
-            max_users=job.training.validation_users,
-            mask_history=job.mask_history,
-        )
-
-    return validate
-
-
 def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Distiller | None:
     """The objective that also follows the teachers whose states the prepared set carries."""
     config = job.distillation
@@ -189,10 +196,42 @@ def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Dist
         reading=config.reading,
         normalization=config.normalization,
     )
-    distiller = Distiller(built.model, cache, names, [known[name]["strength"] for name in names], config)
+    strengths = [known[name]["strength"] for name in names]
+    if config.base_weights == "learned" and config.weights != "average":
+        strengths = _learned_weights(built.prepared, names, cache, config)
+    table = registry_of(job.family)[job.kind].item_table
+    distiller = Distiller(built.model, cache, names, strengths, config, table and table(built.model))
     plan = batches.epoch(0)[: config.calibration_batches]
     distiller.calibrate([batches.batch(windows) for windows in plan])
     return distiller
+
+
+def _learned_weights(
+    prepared: PreparedSet, names: Sequence[str], cache: TeacherCache, config: DistillationConfig
+) -> list[float]:
+    """The mixture of the teachers that predicts the validation items best; see `components.distillation.mixture`.
+
+    Raises:
+        ConfigError: there are no validation cases, or a teacher has no states of them.
+    """
+    cases = prepared.sequences.cases("valid")
+    states = {name: prepared.valid_states(name) for name in names}
+    unknown = [name for name, own in states.items() if own is None]
+    if unknown or not len(cases):
+        reason = f"teachers without states of the validation histories: {', '.join(unknown)}" if unknown else "no cases"
+        raise ConfigError(
+            f"distillation.base_weights: learned needs validation histories and each teacher's states of them, found "
+            f"{reason}; bring files of states keyed by user_id and position, or take strength"
+        )
+    held_out = TeacherCache(
+        states=[torch.from_numpy(own) for own in states.values() if own is not None],
+        items=cache.items,
+        temperatures=cache.temperatures,
+        reading=config.reading,
+        normalization=config.normalization,
+    )
+    weights: list[float] = mixture_weights(target_log_likelihoods(held_out, cases, config.seen)).tolist()
+    return weights
 
 
 def teacher_items(annotated: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from components.data.flat_sequences import Sequences
 from components.model import Catalog, Ranker
 from components.students import STUDENTS
 from components.training.config import TrainingConfig
-from components.training.loop import Trainer, World
+from components.training.loop import Place, Trainer, World
 
 MANY_EPOCHS = 10**6
 
@@ -65,7 +65,7 @@ class Ticks:
         self.loss = loss.detach()
         return loss
 
-    def begin(self, epochs: int, done: int, targets: int) -> None:
+    def begin(self, place: Place) -> None:
         """Nothing to prepare."""
 
     def step(self, epoch: int, targets: int) -> None:

@@ -33,6 +33,7 @@ from components.schema import (
     USER_ID,
     USERS_FILE,
     VALID_END,
+    VALID_STATE_PREFIX,
 )
 
 if TYPE_CHECKING:
@@ -146,6 +147,19 @@ class PreparedSet:
         column = f"{STATE_PREFIX}{teacher}"
         flat = self._table([column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         states: NDArray[np.float16] = flat.reshape(self.sequences.num_instances, -1)
+        return states
+
+    def valid_states(self, teacher: str) -> NDArray[np.float16] | None:
+        """(C, d_k) states of one teacher at ``sequences.cases("valid")``; None where they are unknown.
+
+        A teacher from files may bring none, and sets that were annotated by an early version hold none.
+        """
+        column = f"{VALID_STATE_PREFIX}{teacher}"
+        if any(column not in pq.read_schema(file).names for file in self.sequence_files):
+            return None
+        flat = self._table([column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        cases = len(self.sequences.cases("valid"))
+        states: NDArray[np.float16] = flat.reshape(cases, -1 if cases else 0)
         return states
 
     def _table(self, columns: list[str]) -> pa.Table:

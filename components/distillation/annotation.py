@@ -1,4 +1,4 @@
-"""A teacher's states at every training instance, in the order in which sequences store them."""
+"""A teacher's states at every training instance, in the order in which sequences store them, and at held-out cases."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.data.batching import Batch, IntArray, PrefixBatches, TrainingBatches
-from components.data.flat_sequences import Sequences
+from components.data.batching import Batch, IntArray, PrefixBatches, TrainingBatches, evaluation_batches
+from components.data.flat_sequences import EvaluationCases, Sequences
 from components.model import Ranker
 
 TOKENS = 8192  # items that are encoded at once
@@ -40,6 +40,25 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
         if not states.shape[1]:
             states = np.empty((sequences.num_instances, found.shape[1]), np.float16)
         states[batch.instances[fresh].numpy()] = found
+    return states
+
+
+@torch.inference_mode()
+def case_states(model: Ranker, cases: EvaluationCases, device: torch.device | str = "cpu") -> NDArray[np.float16]:
+    """(C, d) states of `model` at the end of every case's history, dropout off, fp16; (0, 0) where there is no case.
+
+    Args:
+        model: a teacher; put into evaluation mode.
+        cases: histories, of which it sees the last L.
+        device: where it computes; the model must be there.
+    """
+    model.eval()
+    states = np.empty((len(cases), 0), np.float16)
+    for numbers, batch in evaluation_batches(cases, model.max_length, max(1, TOKENS // model.max_length)):
+        found = model.states(batch.to(device)).float().cpu().numpy()
+        if not states.shape[1]:
+            states = np.empty((len(cases), found.shape[1]), np.float16)
+        states[numbers] = found
     return states
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,12 +19,19 @@ class DistillationConfig(BaseModel):
     temperature: float = Field(0.5, gt=0, description="tau of Eq. 1 for every teacher without its own")
     temperatures: dict[str, float] = Field(default_factory=dict, description="tau by teacher")
     student_temperature: float = Field(1.0, gt=0, description="divides the student's scores in the distillation loss")
-    weights: Literal["consistency", "average", "default"] = Field(
-        "consistency", description="consistency: drop the teacher that disagrees; default: base weights; average: 1 / K"
+    weights: Literal["consistency", "soft", "average", "default"] = Field(
+        "consistency",
+        description="consistency: drop the teacher that disagrees; soft: lower the weight of each by how much it "
+        "disagrees; default: base weights; average: 1 / K",
     )
-    base_weights: Literal["strength", "uniform"] = Field("strength", description="strength: validation NDCG@10")
+    base_weights: Literal["strength", "uniform", "learned"] = Field(
+        "strength", description="strength: validation NDCG@10; learned: the mixture that best predicts validation items"
+    )
     epsilon: float | Literal["auto"] = Field("auto", description="threshold on disagreement; auto: 0.8-quantile")
-    calibration_batches: int = Field(20, ge=1, description="batches of the first epoch that set epsilon")
+    scale: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="of soft weights: excess disagreement that divides a weight by e; auto: its median"
+    )
+    calibration_batches: int = Field(20, ge=1, description="batches of the first epoch that set epsilon and scale")
     direction: Direction = Field("p||q", description="p||q: KL(student || teacher) as written; q||p: the usual one")
     candidates: Literal["batch", "all"] = Field("batch", description="which items the distributions run over")
     seen: Literal["keep", "drop"] = Field(
@@ -36,3 +43,7 @@ class DistillationConfig(BaseModel):
     max_instances: int | None = Field(
         256, ge=2, description="distil at most this many instances of a batch, evenly taken; null: all"
     )
+    item_geometry: float = Field(
+        0.0, ge=0, description="weight of the loss that makes the student's items similar as the teachers' are"
+    )
+    item_temperature: float = Field(0.1, gt=0, description="divides the cosines of items, of student and teachers")

@@ -1,9 +1,10 @@
-"""The objective of a distilled student: supervised loss plus lambda times the distance to the teachers (Eq. 6)."""
+"""The objective of a distilled student: supervised loss plus weighted distances to the teachers (Eq. 6, and beyond)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +17,15 @@ from components.distillation.consistency import (
     calibrate,
     consistency_weights,
     disagreement,
+    excess_disagreement,
     fuse,
+    soft_weights,
 )
+from components.distillation.geometry import fused_similarities, geometry_loss, sample_items
 from components.distillation.losses import kd_loss, seen_candidates, unique_candidates
 from components.distillation.teacher_scores import TeacherCache, normalize
+from components.errors import ConfigError
+from components.layers.embedding import ItemEmbedding
 from components.model import Ranker
 
 
@@ -59,8 +65,12 @@ class Distiller:
         student: any `Ranker`.
         cache: the teachers.
         names: their names, in the order of `cache`.
-        strengths: their validation NDCG@10.
+        strengths: their validation NDCG@10, or what else their base weights are in proportion to.
         config: how they are fused.
+        item_table: the student's item vectors, which `item_geometry` moves; None where it has none.
+
+    Raises:
+        ConfigError: `item_geometry` is set and the student has no item table.
     """
 
     def __init__(
@@ -70,28 +80,51 @@ class Distiller:
         names: Sequence[str],
         strengths: Sequence[float],
         config: DistillationConfig,
+        item_table: ItemEmbedding | None = None,
     ) -> None:
+        if config.item_geometry and item_table is None:
+            raise ConfigError(
+                f"distillation.item_geometry: {type(student).__name__} has no item table that could follow the "
+                "teachers'; set it to 0 or choose another student"
+            )
         self.student, self.cache, self.names, self.config = student, cache, list(names), config
+        self.item_table = item_table
         uniform = config.base_weights == "uniform" or config.weights == "average"
         self.weights = base_weights([1.0] * len(self.names) if uniform else strengths)
-        self.epsilon = self._start()
+        self.epsilon = self._start("consistency", config.epsilon)
+        self.scale = self._start("soft", config.scale)
         self.tally = Tally()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """``L = L_S + lambda * L_KD``, means over the batch's instances; lambda = 0 costs and changes nothing."""
+        """``L = L_S + lambda * L_KD + item_geometry * L_G``; a weight of 0 costs and changes nothing.
+
+        L_S and L_KD are means over the batch's instances, L_G over items.
+        """
         states = self.student.states(batch)
         loss = self.student.head.loss(states, batch.targets)
-        if self.config.weight == 0 or len(batch.targets) == 0:
+        if len(batch.targets) == 0:
             return loss
-        return loss + self.config.weight * self.distillation_loss(states, batch)
+        if self.config.weight:
+            loss = loss + self.config.weight * self.distillation_loss(states, batch)
+        if self.config.item_geometry:
+            loss = loss + self.config.item_geometry * self.geometry_loss(batch)
+        return loss
 
     def distillation_loss(self, states: Tensor, batch: Batch) -> Tensor:
         """L_KD (Eq. 5) over the batch, or over an even sample of at most ``max_instances`` of it."""
         scores, candidates, step = self.teacher_scores(batch)
-        decided = consistency_weights(scores, self.weights, self.epsilon)
+        decided = self._decide(scores)
         self.tally.add(decided)
         student_scores = self.student.head.scores(states[::step], candidates) / self.config.student_temperature
         return kd_loss(student_scores, fuse(scores, decided.weights), self.config.direction)
+
+    def geometry_loss(self, batch: Batch) -> Tensor:
+        """L_G: how far the likeness of the candidates in the student's item table is from that of the teachers'."""
+        assert self.item_table is not None  # the constructor refuses
+        items = sample_items(self.candidates(batch.targets))
+        temperature = self.config.item_temperature
+        fused = fused_similarities(self.cache.item_vectors(items), self.weights, temperature)
+        return geometry_loss(self.item_table(items), fused, temperature, self.config.direction)
 
     def teacher_scores(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """(K, B, T) distributions over (T,) candidates for every `step`-th instance of the batch, and that step."""
@@ -110,12 +143,15 @@ class Distiller:
         return unique_candidates(targets)[0] if self.config.dedup else targets
 
     @torch.no_grad()
-    def calibrate(self, batches: Sequence[Batch]) -> float:
-        """Set epsilon from training batches when it is "auto"; teachers alone decide, so it is done once."""
-        if self.config.epsilon == "auto" and self.config.weights == "consistency" and len(self.cache) > 2:
-            largest = [disagreement(self.teacher_scores(batch)[0]).amax(dim=0) for batch in batches]
-            self.epsilon = calibrate(torch.cat(largest))
-        return self.epsilon
+    def calibrate(self, batches: Sequence[Batch]) -> None:
+        """Set epsilon or scale from training batches where it is "auto"; teachers alone decide, so it is done once."""
+        if len(self.cache) <= 2:
+            return  # they disagree equally
+        scores = (self.teacher_scores(batch)[0] for batch in batches)
+        if self.config.weights == "consistency" and self.config.epsilon == "auto":
+            self.epsilon = calibrate(torch.cat([disagreement(some).amax(dim=0) for some in scores]))
+        if self.config.weights == "soft" and self.config.scale == "auto":
+            self.scale = calibrate(torch.cat([excess_disagreement(some) for some in scores]), quantile=0.5)
 
     def report(self) -> dict[str, object]:
         """Weights and drops by teacher, for ``distillation.json``."""
@@ -128,12 +164,18 @@ class Distiller:
         return {
             "teachers": self.names,
             "base_weights": dict(zip(self.names, self.weights.tolist(), strict=True)),
+            "base_weights_from": self.config.base_weights if self.config.weights != "average" else "uniform",
             "epsilon": self.epsilon if self.epsilon != float("inf") else None,
+            "scale": self.scale if self.scale != float("inf") else None,
             "instances": self.tally.instances,
             **{key: dict(zip(self.names, (value / count).tolist(), strict=False)) for key, value in sums.items()},
         }
 
-    def _start(self) -> float:
-        if self.config.weights != "consistency" or self.config.epsilon == "auto":
-            return float("inf")
-        return self.config.epsilon
+    def _decide(self, scores: Tensor) -> Weights:
+        if self.config.weights == "soft":
+            return soft_weights(scores, self.weights, self.scale)
+        return consistency_weights(scores, self.weights, self.epsilon)
+
+    def _start(self, weights: str, value: float | Literal["auto"]) -> float:
+        """The threshold or scale before calibration; inf, which changes no weight, where it is unused or unknown."""
+        return float("inf") if self.config.weights != weights or value == "auto" else value

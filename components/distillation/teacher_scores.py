@@ -55,18 +55,23 @@ class TeacherCache:
         assert found is not None  # a cache holds at least one teacher
         return found
 
+    def item_vectors(self, items: Tensor) -> list[Tensor]:
+        """Per teacher (T, d_k) fp32 vectors of `items` (T,), on their device."""
+        return [self._vectors(k, items) for k in range(len(self))]
+
+    def _vectors(self, k: int, items: Tensor) -> Tensor:
+        return self.items[k][items.to(self.items[k].device)].to(items.device, torch.float32)
+
     def _logits(self, k: int, instances: Tensor, candidates: Tensor) -> Tensor:
-        device = candidates.device
-        state = self.states[k][instances.to(self.states[k].device)].to(device, torch.float32)
-        item = self.items[k][candidates.to(self.items[k].device)].to(device, torch.float32)
-        return state @ item.t()  # (B, T)
+        state = self.states[k][instances.to(self.states[k].device)].to(candidates.device, torch.float32)
+        return state @ self._vectors(k, candidates).t()  # (B, T)
 
 
 def teacher_scores(logits: Tensor, temperature: float, reading: Literal["softmax", "odds"] = "softmax") -> Tensor:
     """Eq. 1: (B, T) logits -> scores; with "odds" P / (1 - P), unbounded and not normalized.
 
-    >>> teacher_scores(torch.tensor([[1.0, 0.0, 0.6]]), 1.0).numpy().round(4).tolist()[0]  # check C1
-    [0.4905999958515167, 0.18050000071525574, 0.3289000093936920]
+    >>> [round(score, 4) for score in teacher_scores(torch.tensor([[1.0, 0.0, 0.6]]), 1.0)[0].tolist()]  # check C1
+    [0.4906, 0.1805, 0.3289]
     """
     logits = logits.div(temperature)
     if reading == "softmax":

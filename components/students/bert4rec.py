@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding, ItemEmbedding
 from components.layers.recompute import recomputed
-from components.layers.transformer import TransformerEncoder, gelu, initialize
+from components.layers.transformer import EncoderConfig, gelu, initialize
 from components.model import Catalog, ItemTable, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import BiasedHead
@@ -21,20 +21,10 @@ from components.students.sequential import plain_table
 TOKENS: Final = {"cpu": 2**13, "cuda": 2**17}
 
 
-class BERT4RecConfig(BaseModel):
+class BERT4RecConfig(EncoderConfig):
     """Arguments of BERT4Rec."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dim: int = Field(64, ge=1, description="width of item vectors and states")
     max_length: int = Field(50, ge=2, description="items of a history that the model sees, the mask included")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(2, ge=1)
-    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
-    attention_dropout: float | None = Field(None, ge=0, lt=1, description="the same as dropout when null")
-    norm: Literal["post", "pre"] = "post"
-    activation: Literal["gelu", "relu", "silu"] = "gelu"
     mask_probability: float = Field(0.2, ge=0, lt=1, description="share of the items that training hides")
     mask_last: bool = Field(
         True, description="train on a copy of each window too in which the last item alone is hidden"
@@ -237,17 +227,7 @@ def alike(lengths: Tensor, tokens: int) -> list[Tensor]:
 def build(catalog: Catalog, config: BERT4RecConfig) -> BERT4Rec:
     """Build an uncompressed BERT4Rec with tied item vectors."""
     item_embedding = FullEmbedding(catalog.num_items, config.dim)
-    network = TransformerEncoder(
-        config.dim,
-        config.num_layers,
-        config.num_heads,
-        config.inner_dim,
-        config.max_length + 1,
-        config.dropout,
-        config.attention_dropout,
-        config.norm,
-        config.activation,
-    )
+    network = config.encoder(max_length=config.max_length + 1)
     return BERT4Rec(
         MaskableEmbedding(item_embedding),
         network,

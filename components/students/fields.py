@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +60,8 @@ def number_values(texts: Iterable[str], min_count: int, max_values: int) -> tupl
     listed = list(texts)
     counts = Counter(listed)
     counts.pop("", None)
-    ranked = sorted((-count, text) for text, count in counts.items() if count >= min_count)[:max_values]
+    frequent = ((-count, text) for text, count in counts.items() if count >= min_count)
+    ranked = heapq.nsmallest(max_values, frequent)  # a column of a million values is never sorted as a whole
     ids = {text: place for place, (_, text) in enumerate(ranked, start=1)}
     return [ids.get(text, UNKNOWN) for text in listed], len(ids)
 

@@ -11,12 +11,13 @@ absolute scores. Losses that look at single scores (bce, gbce) learn it, the oth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from components.data.batching import Batch
+from components.layers.kept import Kept
 from components.model import Catalog, ItemTable, OutputHead, Ranker
 from components.students.fields import (
     AttributeField,
@@ -92,12 +93,12 @@ class ItemRows(nn.Module):
         super().__init__()
         self.fields, self.layer, self.num_items = fields, layer, fields.count
         self.dim = dim + 2 + (0 if layer is None else layer.out_features)
-        self._kept: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
+        self.kept: Kept[Tensor] = Kept()
 
     def forward(self, items: Tensor) -> Tensor:
         """(...) -> (..., D + 2 [+ H])."""
         if torch.is_grad_enabled():
-            self._kept = None  # a fused optimizer's step, which may follow, leaves no trace in the versions
+            self.kept.forget()  # an optimizer's step may follow
         fields = self.fields(items)
         total, own = fold(fields)
         ends = torch.stack([own, torch.ones_like(own)], dim=-1)
@@ -107,16 +108,8 @@ class ItemRows(nn.Module):
         """(stop - start, D + 2 [+ H])."""
         if self.training or torch.is_grad_enabled():
             return self._make(start, stop)
-        # The version of a tensor grows with changes in place, such as loading another state.
-        key = tuple((t.data_ptr(), t._version) for t in self.state_dict(keep_vars=True).values())
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._make(1, self.num_items + 1))
-        return self._kept[1][start - 1 : stop - 1]
-
-    def train(self, mode: bool = True) -> Self:
-        """Forget the kept rows when training goes on."""
-        self._kept = None if mode else self._kept
-        return super().train(mode)
+        every = self.kept.get(partial(self._make, 1, self.num_items + 1), self.state_dict(keep_vars=True).values())
+        return every[start - 1 : stop - 1]
 
     def _make(self, start: int, stop: int) -> Tensor:
         device = next(self.parameters()).device

@@ -20,7 +20,7 @@ from components.losses import (
     gbce_loss,
     sampled_softmax_loss,
 )
-from components.model import Catalog, OutputHead
+from components.model import Catalog, OutputHead, Ranker
 from components.students.mostpop import smoothed_shares
 
 ABSOLUTE_LOSSES = ("bce", "gbce")  # a constant added to all scores of a row changes these, and no other
@@ -73,6 +73,17 @@ class DotProductHead(OutputHead):
     def block(self, states: Tensor, start: int, stop: int) -> Tensor:
         """(P, D) -> (P, stop - start)."""
         return torch.mm(states, self.item_embedding.rows(start, stop).t())
+
+
+def tied_items(model: Ranker) -> ItemEmbedding:
+    """The item embedding that the model's head is tied to.
+
+    Raises:
+        TypeError: its head is not tied to one.
+    """
+    if not isinstance(model.head, DotProductHead):
+        raise TypeError(f"expected a model with a DotProductHead, got {type(model.head).__name__}")
+    return model.head.item_embedding
 
 
 class BiasedHead(DotProductHead):

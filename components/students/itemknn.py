@@ -13,9 +13,9 @@ from torch import Tensor
 
 from components.data.batching import Batch
 from components.data.interactions import training_matrix
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, Ranker
 from components.schema import PAD
-from components.students.markov import softmax_loss
+from components.students.counted import CountedHead, entries
 from components.students.mostpop import smoothed_shares
 
 PAIRS_AT_ONCE = 2**22  # co-occurring pairs that are counted before all but the nearest are forgotten
@@ -32,7 +32,7 @@ class ItemKNNConfig(BaseModel):
     decay: float = Field(1.0, gt=0, le=1, description="factor on an item's weight per step back from the last; 1: none")
 
 
-class NeighborHead(OutputHead):
+class NeighborHead(CountedHead):
     """Score = sum over the history of ``decay ** age * similarity``; a state is the history, newest item first.
 
     Where no item of the history is similar the score is the log of the item's share of all interactions: below 0, so
@@ -47,28 +47,18 @@ class NeighborHead(OutputHead):
     """
 
     def __init__(self, prior: Tensor, offsets: Tensor, neighbors: Tensor, similarities: Tensor, decay: float) -> None:
-        super().__init__()
+        super().__init__(prior)
         self.decay = decay
-        self.register_buffer("prior", prior)
         self.register_buffer("offsets", offsets)
         self.register_buffer("neighbors", neighbors)
         self.register_buffer("similarities", similarities)
-        self.prior: Tensor
         self.offsets: Tensor
         self.neighbors: Tensor
         self.similarities: Tensor
 
-    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log softmax of the targets' scores; 0 for an empty batch."""
-        return softmax_loss(self, states, targets, len(self.prior))
-
-    def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
-        """(P, L), (C,) -> (P, C)."""
-        distinct, place = torch.unique(candidates, return_inverse=True)
-        column = torch.full((len(self.prior) + 1,), -1, device=candidates.device)
-        column[distinct] = torch.arange(len(distinct), device=candidates.device)
-        begin, end = self.offsets[states], self.offsets[states + 1]
-        return self._sums(begin, end, self.prior[distinct - 1], column)[:, place]
+    def dense(self, states: Tensor, prior: Tensor, column: Tensor) -> Tensor:
+        """See `CountedHead.dense`; states are (P, L)."""
+        return self._sums(self.offsets[states], self.offsets[states + 1], prior, column)
 
     def block(self, states: Tensor, start: int, stop: int) -> Tensor:
         """(P, L) -> (P, stop - start)."""
@@ -94,10 +84,7 @@ class NeighborHead(OutputHead):
 
         `column` (N + 1,) says where an item's score goes, negative for nowhere.
         """
-        lengths = (end - begin).flatten()
-        owner = torch.repeat_interleave(lengths)  # (T,) which of the P x L histories' items
-        entry = torch.arange(len(owner), device=begin.device)
-        entry += (begin.flatten() - (torch.cumsum(lengths, 0) - lengths))[owner]
+        owner, entry = entries(begin.flatten(), end.flatten())  # (T,) which of the P x L histories' items
         columns = column[self.neighbors[entry].long()]
         kept = torch.nonzero(columns >= 0)[:, 0]
         age = owner[kept] % begin.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from components.data.batching import Batch
 from components.data.interactions import training_matrix
 from components.layers.bipartite import BipartiteGraph
 from components.layers.embedding import FullEmbedding, ItemEmbedding
+from components.layers.kept import Kept
 from components.losses import bpr_loss
 from components.model import Catalog, ItemTable, OutputHead, Ranker
 from components.schema import PAD
@@ -52,7 +53,7 @@ class PropagatedVectors(nn.Module):
         super().__init__()
         self.graph, self.user_embedding, self.item_embedding = graph, user_embedding, item_embedding
         self.num_layers, self.num_items, self.dim = num_layers, graph.num_items, cast(ItemEmbedding, item_embedding).dim
-        self._kept: tuple[tuple[object, ...], Tensor, Tensor] | None = None
+        self.kept: Kept[tuple[Tensor, Tensor]] = Kept()
 
     def tables(self, *, renew: bool = False) -> tuple[Tensor, Tensor]:
         """(U + 1, D) users and (N + 1, D) items, row 0 of both zero.
@@ -61,11 +62,9 @@ class PropagatedVectors(nn.Module):
         compares states with items in one step uses the tables that the states came from. In evaluation they are
         kept until a parameter changes.
         """
-        live = self.training or torch.is_grad_enabled()
-        key = self._key()
-        if self._kept is None or self._kept[0] != key or (renew and live):
-            self._kept = (key, *self._propagated())
-        return self._kept[1], self._kept[2]
+        if renew and (self.training or torch.is_grad_enabled()):
+            self.kept.forget()
+        return self.kept.get(self._propagated, self.parameters(), self.training, torch.is_grad_enabled())
 
     def forward(self, items: Tensor) -> Tensor:
         """(...) item numbers -> (..., D)."""
@@ -78,19 +77,7 @@ class PropagatedVectors(nn.Module):
     def load_edges(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         """Take the graph of a saved model, whose tensors begin with `prefix`."""
         self.graph.load_edges(tensors[f"{prefix}graph.offsets"], tensors[f"{prefix}graph.items"])
-        self._kept = None
-
-    def train(self, mode: bool = True) -> Self:
-        """Forget the kept tables when training goes on."""
-        if mode:
-            self._kept = None
-        super().train(mode)
-        return self
-
-    def _key(self) -> tuple[object, ...]:
-        """What the kept tables hold for; a tensor's version grows with changes in place, such as loading a state."""
-        versions = tuple((p.data_ptr(), p._version) for p in self.parameters())
-        return self.training, torch.is_grad_enabled(), versions
+        self.kept.forget()
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         users = cast(ItemEmbedding, self.user_embedding).rows(0, self.graph.num_users + 1)

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
-from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.data.flat_sequences import Sequences
-from components.model import Catalog, OutputHead, Ranker
+from components.model import Catalog, Ranker
+from components.students.counted import CountedHead, entries
 from components.students.mostpop import smoothed_shares
-
-LOGITS_AT_ONCE = 2**22  # scores that the loss holds
 
 
 class MarkovConfig(BaseModel):
@@ -30,7 +28,7 @@ class MarkovConfig(BaseModel):
     decay: float = Field(0.5, gt=0, le=1, description="factor on the weight of a successor per item skipped")
 
 
-class TransitionHead(OutputHead):
+class TransitionHead(CountedHead):
     """Score = ``log(count(i -> j) + alpha * share(j))``, whose softmax is the transition probability.
 
     Successors that were never seen thus stand in the order of their popularity. A state is the last item's number.
@@ -43,56 +41,22 @@ class TransitionHead(OutputHead):
     """
 
     def __init__(self, prior: Tensor, offsets: Tensor, successors: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("prior", prior)
+        super().__init__(prior)
         self.register_buffer("offsets", offsets)
         self.register_buffer("successors", successors)
         self.register_buffer("values", values)
-        self.prior: Tensor
         self.offsets: Tensor
         self.successors: Tensor
         self.values: Tensor
 
-    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log probability of the targets; 0 for an empty batch."""
-        return softmax_loss(self, states, targets, len(self.prior))
-
-    def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
-        """(P, 1), (C,) -> (P, C)."""
-        distinct, place = torch.unique(candidates, return_inverse=True)
-        column = torch.full((len(self.prior) + 1,), -1, device=candidates.device)
-        column[distinct] = torch.arange(len(distinct), device=candidates.device)
-        return self._dense(states, self.prior[distinct - 1], column)[:, place]
-
-    def block(self, states: Tensor, start: int, stop: int) -> Tensor:
-        """(P, 1) -> (P, stop - start)."""
-        column = torch.arange(-start, len(self.prior) + 1 - start, device=states.device)
-        column[stop:] = -1
-        return self._dense(states, self.prior[start - 1 : stop - 1], column)
-
-    def _dense(self, states: Tensor, prior: Tensor, column: Tensor) -> Tensor:
-        """(P, C) scores; `column` (N + 1,) says where an item's score goes, negative for nowhere."""
+    def dense(self, states: Tensor, prior: Tensor, column: Tensor) -> Tensor:
+        """See `CountedHead.dense`; states are (P, 1)."""
         scores = prior.repeat(len(states), 1)
-        first = self.offsets[states[:, 0]]
-        lengths = self.offsets[states[:, 0] + 1] - first
-        rows = torch.repeat_interleave(lengths)  # (T,) the state of each known transition
-        entry = torch.arange(len(rows), device=states.device)
-        entry += (first - (torch.cumsum(lengths, 0) - lengths))[rows]
+        rows, entry = entries(self.offsets[states[:, 0]], self.offsets[states[:, 0] + 1])
         columns = column[self.successors[entry].long()]
         kept = torch.nonzero(columns >= 0)[:, 0]
         scores[rows[kept], columns[kept]] = self.values[entry[kept]]
         return scores
-
-
-def softmax_loss(head: OutputHead, states: Tensor, targets: Tensor, num_items: int) -> Tensor:
-    """Mean negative log softmax of the targets' scores among all items; 0 for an empty batch, and never a gradient."""
-    total = torch.zeros((), device=states.device)
-    rows = max(1, LOGITS_AT_ONCE // num_items)
-    for begin in range(0, len(states), rows):
-        part = slice(begin, begin + rows)
-        logits = head.block(states[part], 1, num_items + 1)
-        total += F.cross_entropy(logits, targets[part] - 1, reduction="sum")
-    return total / max(len(states), 1)
 
 
 class Markov(Ranker):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.layers.dropout import Dropout
 from components.layers.embedding import FullEmbedding
-from components.layers.transformer import SelfAttention, TransformerEncoder, gelu, initialize
+from components.layers.transformer import EncoderSizes, SelfAttention, TransformerEncoder, gelu, initialize
 from components.losses import mean_bpr_loss, sampled_softmax_loss
 from components.model import Catalog, ItemTable, OutputHead, Ranker
 from components.schema import PAD
@@ -18,18 +18,12 @@ from components.students.heads import NegativeSampler, SampledHead
 from components.students.sequential import plain_table
 
 
-class RecGURUConfig(BaseModel):
+class RecGURUConfig(EncoderSizes):
     """Arguments of RecGURU-AE; blocks and their width are those of its authors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dim: int = Field(64, ge=1, description="width of item vectors, user vectors and states")
-    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    attention_dropout: float | None = Field(None, ge=0, lt=1, description="the same as dropout when null")
     num_layers: int = Field(3, ge=1, description="blocks of the encoder and of each of the two decoders")
-    num_heads: int = Field(2, ge=1)
     inner_dim: int = Field(512, ge=1, description="width inside the two-layer network of a block")
+    attention_dropout: float | None = Field(None, ge=0, lt=1, description="the same as dropout when null")
     num_negatives: int = Field(5, ge=1, description="items that a target is compared with (BPR)")
     reconstruction_negatives: int = Field(256, ge=1, description="items that a rebuilt item is compared with")
     reconstruction_weight: float = Field(1.0, ge=0, description="of the autoencoder's loss beside that of the ranking")
@@ -179,22 +173,14 @@ class RecGURU(Ranker):
 def build(catalog: Catalog, config: RecGURUConfig) -> RecGURU:
     """Build an uncompressed RecGURU-AE with tied item vectors."""
     item_embedding = FullEmbedding(catalog.num_items, config.dim)
-    shape = (
-        config.dim,
-        config.num_layers,
-        config.num_heads,
-        config.inner_dim,
-        config.max_length,
-        config.dropout,
-        config.attention_dropout,
-    )
+    sizes = config.encoder_arguments()
     own = NegativeSampler(catalog.counts, config.num_negatives, by_popularity=False, shared=False)
     shared = NegativeSampler(catalog.counts, config.reconstruction_negatives, by_popularity=False, shared=True)
     return RecGURU(
         item_embedding,
-        TransformerEncoder(*shape),
-        Decoder(*shape),
-        Decoder(*shape),
+        TransformerEncoder(**sizes),
+        Decoder(**sizes),
+        Decoder(**sizes),
         SampledHead(item_embedding, own, lambda positive, negative, *_: mean_bpr_loss(positive, negative)),
         SampledHead(item_embedding, shared, sampled_softmax_loss),
         catalog.num_items,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.errors import ConfigError
-from components.layers.transformer import TransformerEncoder
+from components.layers.kept import Kept
+from components.layers.transformer import EncoderSizes
 from components.model import Catalog, Ranker
 from components.schema import PAD
 from components.teachers.heads import CosineHead, unit
@@ -28,31 +29,19 @@ FEATURES = (TEXT_FEATURE, IMAGE_FEATURE)
 ENCODER = "encoder."
 
 
-class ContentConfig(BaseModel):
+class ContentConfig(EncoderSizes):
     """Arguments that both kinds take; the defaults are PRM-KD's (teachers.md, section 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Mode = Field(
         "transductive", description="inductive: content alone; transductive: content and a learnt vector per item"
     )
     dim: int = Field(300, ge=1, description="width of item vectors and states")
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(2, ge=1)
-    inner_dim: int = Field(256, ge=1, description="width inside the two-layer network of a block")
     dropout: float = Field(0.1, ge=0, lt=1)
     adaptor_dropout: float = Field(0.2, ge=0, lt=1, description="rate on the content vectors")
     num_experts: int = Field(8, ge=1, description="parametric whitenings in an adaptor")
     temperature: float = Field(0.07, gt=0, description="divides the cosines")
     whitening: bool = Field(False, description="whiten the content vectors in front of their adaptor")
-    max_length: int = Field(50, ge=1, description="items of a history that the model sees")
     tune: Tune = Field("full", description="adaptor: keep position embedding and transformer as they were pre-trained")
-
-    def encoder(self) -> TransformerEncoder:
-        """The network that reads item vectors."""
-        return TransformerEncoder(
-            self.dim, self.num_layers, self.num_heads, self.inner_dim, self.max_length, self.dropout
-        )
 
 
 def content_table(catalog: Catalog, name: str) -> Tensor:
@@ -128,7 +117,7 @@ class ContentRanker(Ranker):
         self.items, self.encoder, self.max_length = items, config.encoder(), config.max_length
         self.num_items = items.num_items
         self.head = CosineHead(self.unit_vectors, config.temperature)
-        self._kept: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
+        self.kept: Kept[tuple[Tensor, Tensor]] = Kept()
         if config.tune == "adaptor":
             self.freeze_encoder()
 
@@ -143,7 +132,7 @@ class ContentRanker(Ranker):
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy over all items; the item vectors are made once, for the histories and for the candidates."""
-        self._kept = None
+        self.kept.forget()
         vectors = self.items()
         states = self.encode(look_up(batch.items, vectors), batch.positions, batch.last_only)
         return self.head.loss_against(states, unit(vectors), batch.targets)
@@ -202,7 +191,7 @@ class ContentRanker(Ranker):
                     setattr(self.items, name, own.new_empty(saved.shape))
             self.num_items = self.items.num_items
         self.load_state_dict(dict(tensors))
-        self._kept = None
+        self.kept.forget()
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
         """Take adaptors, whitening and encoder of a model of other items; nothing that belongs to an item.
@@ -214,27 +203,18 @@ class ContentRanker(Ranker):
         wanted = {name: name for name in own if name.startswith((*self.items.transferred, ENCODER))}
         arguments = "dim, num_layers, inner_dim, max_length and text model"
         self.load_state_dict(transferred(own, tensors, wanted, type(self).__name__, arguments))
-        self._kept = None
-
-    def train(self, mode: bool = True) -> Self:
-        """Forget the kept item vectors when training goes on."""
-        if mode:
-            self._kept = None
-        super().train(mode)
-        return self
+        self.kept.forget()
 
     def _tables(self) -> tuple[Tensor, Tensor]:
         """(N, D) item vectors as the encoder reads them, and of norm 1; kept in evaluation until a tensor changes."""
         if self.training or torch.is_grad_enabled():
-            self._kept = None  # a gradient may follow, and a fused optimizer's step leaves no trace in the versions
-            vectors = self.items()
-            return vectors, unit(vectors)
-        # The version of a tensor grows with changes in place, such as loading another state.
-        key = tuple((t.data_ptr(), t._version) for t in self.items.state_dict(keep_vars=True).values())
-        if self._kept is None or self._kept[0] != key:
-            vectors = self.items()
-            self._kept = (key, vectors, unit(vectors))
-        return self._kept[1], self._kept[2]
+            self.kept.forget()  # a gradient may follow
+            return self._made()
+        return self.kept.get(self._made, self.items.state_dict(keep_vars=True).values())
+
+    def _made(self) -> tuple[Tensor, Tensor]:
+        vectors = self.items()
+        return vectors, unit(vectors)
 
 
 def look_up(items: Tensor, vectors: Tensor) -> Tensor:

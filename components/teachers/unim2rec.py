@@ -32,6 +32,7 @@ from components.teachers.content import (
 class UniM2RecConfig(ContentConfig):
     """Arguments of UniM2Rec."""
 
+    images: bool = Field(True, description="read the pictures, where the catalog has any")
     modality_dropout: float = Field(
         0.2, ge=0, lt=1, description="rate at which training hides an item's picture; never its text"
     )
@@ -188,7 +189,8 @@ def build(catalog: Catalog, config: UniM2RecConfig) -> UniM2Rec:
         return Tower(width, config.dim, config.num_experts, config.adaptor_dropout, config.whitening)
 
     text = content_table(catalog, TEXT_FEATURE)
-    image = content_table(catalog, IMAGE_FEATURE) if IMAGE_FEATURE in catalog.features else None
+    seen = config.images and IMAGE_FEATURE in catalog.features
+    image = content_table(catalog, IMAGE_FEATURE) if seen else None
     items = MultimodalItems(
         text,
         image,

@@ -83,16 +83,19 @@ class UniSRec(ContentRanker):
         if text.ndim != 2 or text.shape[1] != self.items.text.shape[1]:
             raise ConfigError(f"text vectors: expected (M + 1, {self.items.text.shape[1]}), got {tuple(text.shape)}")
         self.items.text = text.to(self.items.text)
-        self.num_items, self._kept = self.items.num_items, None
+        self.num_items = self.items.num_items
+        self.kept.forget()
 
 
 def build(catalog: Catalog, config: UniSRecConfig) -> UniSRec:
     """Build a UniSRec for the catalog's text vectors.
 
     Raises:
-        ConfigError: the catalog has no text vectors.
+        ConfigError: the catalog has no text vectors, or all of them are zero.
     """
     text = content_table(catalog, TEXT_FEATURE)
+    if catalog.sequences is not None and not text.any():
+        raise ConfigError("no item has a text, and UniSRec reads nothing else; check input.items, or take unim2rec")
     adaptor = MoEAdaptor(text.shape[1], config.dim, config.num_experts, config.adaptor_dropout)
     whitening = Whitening(text.shape[1]) if config.whitening else None
     return UniSRec(TextItems(text, adaptor, whitening, config.mode == "transductive"), config)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,23 +26,11 @@ from components.training.checkpoints import (
     write_checkpoint,
 )
 from components.training.config import TrainingConfig
+from components.training.observer import Observer, Place
 from components.training.optimizer import FusedAdam
 
 CHECKPOINT = "checkpoint"
 Objective = Callable[[Batch], Tensor]
-
-
-class Observer(Protocol):
-    """What the loop tells the outside; the Ray bridge and the progress line implement it."""
-
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
-        """Training begins, or goes on after `done` of `epochs` epochs."""
-
-    def step(self, epoch: int, targets: int) -> None:
-        """One optimizer step of `epoch` (from 1), over `targets` targets of all workers, is done."""
-
-    def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
-        """An epoch is done and its checkpoint, if this worker writes one, lies at `checkpoint`."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +154,7 @@ class Trainer:
         """Train until the end or until patience runs out, then put the best parameters into the model."""
         self._resume()
         if self.observer:
-            plan = self.batches.epoch(0)
-            self.observer.begin(self.epochs, self._epoch, sum(map(self.batches.num_targets, plan)))
+            self.observer.begin(self._place())
         while True:
             while self._epoch < self._phase_end() and not self._exhausted():
                 self._train_epoch()
@@ -177,6 +164,11 @@ class Trainer:
                 return self.history
             # A pure function of what the checkpoint holds: a run that is killed here comes here again.
             self._phase, self._phase_begin = self._phase + 1, self._epoch
+
+    def _place(self) -> Place:
+        per_epoch = sum(map(self.batches.num_targets, self.batches.epoch(0)))
+        done = int(sum(row["targets"] for row in self.history.epochs)) + self._targets
+        return Place(self.epochs, self._epoch, self._step, self.epochs * per_epoch, done)
 
     def _longest(self, phase: Phase) -> int:
         return phase.epochs or self.config.epochs

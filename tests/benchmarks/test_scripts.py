@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import (
     distillation_cost,
     environments,
     evaluation_speed,
+    losses,
     new_items,
     parallel_teachers,
     quality,
@@ -22,6 +24,7 @@ from benchmarks import (
 from benchmarks.distillation_cost import setting
 from benchmarks.environments import OURS, PEERS, Patch, apply_patch, install_commands, is_ready
 from components.distillation.config import DistillationConfig
+from components.errors import UnknownNameError
 
 SCRIPTS = (
     training_speed,
@@ -29,6 +32,7 @@ SCRIPTS = (
     text_encoding,
     parallel_teachers,
     quality,
+    losses,
     random_teacher,
     teachers,
     distillation_cost,
@@ -106,6 +110,18 @@ def test_settings_of_distillation_are_json_where_they_can_be() -> None:
     assert setting("candidates=all") == ("candidates", "all")
     with pytest.raises(ValueError, match="KEY=VALUE"):
         setting("weight")
+
+
+def test_quality_compares_with_the_model_that_is_asked_for() -> None:
+    values = {
+        name: {m: np.array([0.1, x, 0.4]) for m in quality.METRICS} for name, x in (("plain", 0.1), ("prm-kd", 0.4))
+    }
+    by_name = {row["name"]: row for row in quality.compare(values, "prm-kd")}
+    assert "gain" not in by_name["prm-kd"]
+    assert by_name["plain"]["gain"] == pytest.approx(-1 / 3)
+    assert {row["name"]: row.get("gain") for row in quality.compare(values)}["prm-kd"] == pytest.approx(0.5)
+    with pytest.raises(UnknownNameError, match=r"'prmkd'; known: plain, prm-kd; did you mean 'prm-kd'"):
+        quality.compare(values, "prmkd")
 
 
 def test_teachers_are_multiplied_by_seeds_and_share_one_pretraining() -> None:

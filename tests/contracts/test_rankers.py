@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from components.teachers import TEACHERS
 from components.training.seeds import seed_everything
 from tests.components.teachers.recformer.language_models import shared_bert
 from tests.components.teachers.worlds import COLORS, planted
+from tests.worlds import sequences
 
 SMALL = {
     "dim": 16,
@@ -146,13 +147,13 @@ def model(subject: Subject) -> Ranker:
     return train(subject.make(), 3).eval()
 
 
-def train(model: Ranker, epochs: int) -> Ranker:
+def train(model: Ranker, epochs: int, batches: TrainingBatches | None = None) -> Ranker:
     """A few steps, so that scores are not those of the beginning; nothing for models that only count."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         return model
     optimizer = torch.optim.Adam(parameters, lr=0.01)
-    batches = training_batches(model)
+    batches = batches or training_batches(model)
     for epoch in range(epochs):
         for windows in batches.epoch(epoch):
             optimizer.zero_grad()
@@ -202,6 +203,17 @@ def test_a_batch_gives_the_scores_of_its_rows_alone(model: Ranker) -> None:
         assert_alike(together[row], scores_of(model, alone)[0])
 
 
+def test_of_a_history_that_is_too_long_the_last_items_count(model: Ranker) -> None:
+    """BERT4Rec, whose window holds a MASK too, reads one item less than `max_length`."""
+    users, last = [1, 2], [history[-5:] * 2 for history in ([1, 5, 9, 13, 17], [3, 7, 11, 15, 19])]
+    long = [[2, 4, 6, 8] * 30 + history for history in last]
+    assert all(len(history) >= model.max_length for history in last)
+    found = scores_of(model, history_batch(long, model.max_length, users))
+    assert_alike(found, scores_of(model, history_batch(last, model.max_length, users)))
+    ranked, _ = Scorer(model).top_k([np.array(history, np.int32) for history in long], 24, users=users)
+    assert all(set(history).isdisjoint(row.tolist()) for history, row in zip(long, ranked, strict=True))
+
+
 def test_a_training_position_scores_like_the_history_up_to_it(model: Ranker) -> None:
     """So that states that teachers annotate, and what a student learns, are what serving will ask for."""
     batches = training_batches(model)
@@ -223,11 +235,38 @@ def test_the_same_seed_gives_the_same_bytes(subject: Subject, tmp_path: Path) ->
 
 def test_scores_of_candidates_are_those_of_the_whole_catalog(model: Ranker) -> None:
     batch = batch_of(model, HISTORIES)
-    for candidates in ([3], [7, 1, 24, 12], list(range(1, 25))):
-        chosen = torch.tensor(candidates)
-        with torch.no_grad():
-            scores = model.scores(batch, chosen)
-        assert_alike(scores, scores_of(model, batch)[:, chosen])
+    for candidates in ([3], [7, 1, 24, 12], [5, 2, 5], list(range(1, 25))):
+        assert_columns(model, batch, candidates)
+
+
+def test_scores_of_candidates_at_every_position_of_a_training_row(model: Ranker) -> None:
+    batches = training_batches(model)
+    assert_columns(model, batches.batch(batches.epoch(0)[0]), [7, 1, 24, 12])
+
+
+def assert_columns(model: Ranker, batch: Batch, candidates: list[int]) -> None:
+    """S10."""
+    chosen = torch.tensor(candidates)
+    with torch.no_grad():
+        scores = model.scores(batch, chosen)
+    assert scores.shape == (len(batch.positions), len(candidates))
+    assert_alike(scores, scores_of(model, batch)[:, chosen])
+
+
+def heads() -> Iterator[Any]:
+    """Every loss of every student: the loss decides which head it has."""
+    for kind, spec in STUDENTS.items():
+        field = spec.config.model_fields.get("loss")
+        for loss in get_args(field.annotation) if field else ():
+            yield pytest.param(kind, loss, id=f"{kind}-{loss}")
+
+
+@pytest.mark.parametrize(("kind", "loss"), heads())
+def test_candidates_are_columns_whatever_the_head(kind: str, loss: str) -> None:
+    arguments = {name: value for name, value in SMALL.items() if name in STUDENTS[kind].config.model_fields}
+    seed_everything(3)
+    model = train(STUDENTS[kind].make(catalog(), {**arguments, "loss": loss}), 1).eval()
+    assert_columns(model, batch_of(model, HISTORIES), [7, 1, 24, 7])
 
 
 def test_blocks_of_items_add_up_to_the_catalog(model: Ranker) -> None:
@@ -287,6 +326,34 @@ def test_loss_is_a_finite_scalar_and_nothing_for_nothing(model: Ranker) -> None:
     assert model.loss(batch).shape == ()
     assert model.loss(batch).isfinite()
     assert model.head.loss(model.states(batch)[:0], batch.targets[:0]).item() == 0.0
+
+
+def test_a_catalog_of_one_item_is_learnt_and_ranked(subject: Subject) -> None:
+    """There is nothing to tell it from, which must not end in NaN."""
+    rows = sequences([[1] * 5, [1] * 4, [1] * 3])
+    vectors = {name: table[:2] for name, table in catalog().features.items()}
+    lone = Catalog(1, 3, np.array([0, 6]), rows, vectors, {"title": ["red"]}, {"taste": ["red", "", "red"]})
+    model = subject.spec.make(lone, subject.arguments)
+    batches = model.training_batches(rows, 2, "last", 0)
+    train(model, 2, batches)
+    assert all(model.loss(batches.batch(windows)).isfinite() for windows in batches.epoch(0))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    histories = [np.array(history, np.int32) for history in ([1, 1], [])]
+    assert Scorer(model).top_k(histories, 2)[0].tolist() == [[PAD, PAD], [1, PAD]]
+
+
+def test_an_item_table_holds_a_learnt_vector_per_item(subject: Subject) -> None:
+    if subject.spec.item_table is None:
+        pytest.skip("it makes items of other things than a vector of their own")
+    model = subject.make()
+    table = subject.spec.item_table(model)
+    items = torch.arange(1, 25)
+    assert torch.equal(table(items), table.rows(1, 25))
+    assert table(items).shape == (24, table.dim)
+    table(items)[3].sum().backward()
+    learnt = [name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()]
+    assert learnt
+    assert all(model.part_of(name) == "embedding" for name in learnt)
 
 
 def test_parts_add_up_to_all_parameters(model: Ranker) -> None:

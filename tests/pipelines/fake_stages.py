@@ -36,7 +36,7 @@ class QuietBoard:
 
     def say(self, text: str) -> None: ...
 
-    def start(self, total: int | None, unit: str) -> None: ...
+    def start(self, total: int | None, unit: str, done: int = 0) -> None: ...
 
     def advance(self, n: int = 1, **shown: float | str) -> None: ...
 
@@ -44,7 +44,7 @@ class QuietBoard:
 
 
 class FakeStages:
-    """Every stage writes what it read; tests put functions in between.
+    """Every stage writes what it read, students also their epochs; tests put functions in between.
 
     Attributes:
         before: called at the start of a node, by node name.
@@ -67,7 +67,9 @@ class FakeStages:
                 self.ran.append(context.node)
             self.before.get(context.node, lambda _: None)(context)
             read = {name: (folder / "result.json").read_text() for name, folder in sorted(context.inputs.items())}
-            (context.folder / "result.json").write_text(json.dumps([context.node, context.seed, read]))
+            epochs = context.config.training.epochs if context.node.startswith("distill") else 0
+            made = [context.node, context.seed, epochs, self.fingerprints.get(context.node), read]
+            (context.folder / "result.json").write_text(json.dumps(made))
 
         return function
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pipelines.cache import (
     publish,
     read_stored,
     recover,
+    sealed_digest,
     storage_errors,
     work_folder,
     write_manifest,
@@ -27,6 +29,7 @@ from pipelines.fingerprint import data_fingerprint, fingerprints
 from pipelines.graph import Node, build_graph
 from pipelines.lock import LOCK_FILE, run_lock
 from pipelines.plan import changed_keys, decide, plan
+from pipelines.stages import STAGES
 
 NODE = Node("teach", "a", ("prepare",), {"teacher": {"dim": 8}}, seed=1)
 INPUTS = {"prepare": "digest of prepare"}
@@ -71,6 +74,21 @@ def test_a_manifest_describes_every_file_and_holds_no_clock(tmp_path: Path) -> N
     assert first.manifest["seeds"] == [1]
     assert first.manifest["inputs"] == INPUTS
     assert first.digest == second.digest
+
+
+def test_what_was_made_has_one_digest_however_it_came_about(tmp_path: Path) -> None:
+    first = finished(tmp_path / "a")
+    write_manifest(
+        tmp_path / "a", replace(NODE, part={"another": "option"}), "another key", {"prepare": "other"}, "log"
+    )
+    again = read_stored(tmp_path / "a")
+    assert again is not None
+    assert not again.damage
+    assert again.key != first.key
+    assert again.digest == first.digest == sealed_digest(tmp_path / "a")
+    (tmp_path / "a" / "model.bin").write_bytes(b"other weights")
+    write_manifest(tmp_path / "a", NODE, first.key, INPUTS)
+    assert sealed_digest(tmp_path / "a") != first.digest
 
 
 @pytest.mark.parametrize(
@@ -164,10 +182,10 @@ def test_a_forbidden_input_file_is_not_called_a_storage_problem(tmp_path: Path) 
 # --- decisions ---------------------------------------------------------------------------------------------------
 
 
-def stored_as(node: Node, inputs: dict[str, str], fingerprint: str = "", code_version: int = 1) -> Stored:
+def stored_as(node: Node, inputs: dict[str, str], fingerprint: str = "", code_version: int | None = None) -> Stored:
     manifest = {
         "key": node_key(node, inputs, fingerprint),
-        "code_version": code_version,
+        "code_version": STAGES[node.stage].code_version if code_version is None else code_version,
         "config": json.loads(json.dumps(node.part)),
         "inputs": inputs,
         "fingerprint": fingerprint,
@@ -276,6 +294,29 @@ def test_a_changed_user_file_is_prepared_again(tmp_path: Path) -> None:
         (tmp_path / "users.csv").write_text(f"user_id,age\n1,{age}\n")
         found.append(fingerprints(config, nodes)["prepare"])
     assert found[0] != found[1]
+
+
+def test_a_language_model_of_ones_own_belongs_to_what_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    config = RunConfig.model_validate(
+        {
+            "name": "x",
+            "data": str(tmp_path),
+            "input": {"interactions": "log.csv"},
+            "pretrain": {"domains": {"other": {"input": {"interactions": "log.csv"}}}},
+            "teachers": {
+                "words": {"kind": "recformer", "pretrained": True, "backbone": str(tmp_path / "bert")},
+                "bundled": {"kind": "recformer", "pretrained": True},
+            },
+        }
+    )
+    nodes = [node for node in build_graph(config) if node.stage in ("pretrain", "teach")]
+    found = []
+    for weights in (b"old", b"new"):
+        (tmp_path / "bert" / "model.safetensors").write_bytes(weights)
+        found.append(fingerprints(config, nodes))
+    assert set(found[0]) == {"pretrain/words", "teach/words"}
+    assert all(found[0][name] != found[1][name] for name in found[0])
 
 
 def test_large_files_are_known_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,9 @@ def test_a_valid_file(tmp_path: Path) -> None:
 
 def test_overrides_have_yaml_types(tmp_path: Path) -> None:
     file = write(tmp_path, VALID)
-    config = load_config(file, ["seeds=[3, 4]", "training.learning_rate=1e-2", "features.max_tokens=64", "data=7"])
+    config = load_config(
+        file, ["seeds=[3, 4]", "training.learning_rate=1e-2", "features.max_tokens=64", "input.items=x.csv", "data=7"]
+    )
     assert config.seeds == [3, 4]
     assert config.training.learning_rate == 0.01
     assert config.features is not None
@@ -129,7 +131,7 @@ MISTAKES: dict[str, tuple[str, str, int, list[str]]] = {
     ),
     "pretrained without pretrain": (
         "training:\n  epochs: 3",
-        "teachers: {a: {kind: unisrec, pretrained: true}}",
+        "teachers: {a: {kind: external, items: a.npy, states: b.npy, pretrained: true}}",
         5,
         ["teachers.a.pretrained: true needs the section `pretrain`"],
     ),
@@ -138,6 +140,98 @@ MISTAKES: dict[str, tuple[str, str, int, list[str]]] = {
         "distillation: {}",
         5,
         ["distillation: needs teachers"],
+    ),
+    "heads that do not divide the width": (
+        "training:\n  epochs: 3",
+        "student: {kind: sasrec, dim: 10, num_heads: 3}",
+        5,
+        ["student: dim must be a multiple of num_heads, got dim=10, num_heads=3"],
+    ),
+    "heads of a teacher": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, items: x.csv}\nfeatures: {}\nteachers:\n  a: {kind: unisrec, dim: 10, num_heads: 4}",
+        7,
+        ["teachers.a: dim must be a multiple of num_heads, got dim=10, num_heads=4"],
+    ),
+    "loss that the head cannot serve": (
+        "training:\n  epochs: 3",
+        "student: {kind: lightgcn, loss: gbce}",
+        5,
+        ["student.loss: expected 'softmax' or 'bpr', got 'gbce'"],
+    ),
+    "loss of another student": (
+        "training:\n  epochs: 3",
+        "student: {kind: fm, loss: in-batch}",
+        5,
+        ["student.loss: expected 'softmax', 'sampled-softmax', 'gbce', 'bce' or 'bpr', got 'in-batch'"],
+    ),
+    "loss of a student that has one of its own": (
+        "training:\n  epochs: 3",
+        "student: {kind: bert4rec, loss: softmax}",
+        5,
+        ["student.loss: unknown key; valid keys: activation, attention_dropout, dim, "],
+    ),
+    "student that cannot be taught": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, items: x.csv}\n"
+        "distillation: {}\nteachers: {a: {kind: recformer}}\nstudent: {kind: markov}",
+        7,
+        ["student.kind: 'markov' counts and cannot be taught; choose sasrec, ", "or remove `distillation`"],
+    ),
+    "user fields without users": (
+        "training:\n  epochs: 3",
+        "student: {kind: fm, user_fields: [age]}",
+        5,
+        ["student.user_fields: need a file of users; set input.users"],
+    ),
+    "item fields without items": (
+        "training:\n  epochs: 3",
+        "student: {kind: deepfm, item_fields: [brand]}",
+        5,
+        ["student.item_fields: need a file of items; set input.items"],
+    ),
+    "item field that is no text column": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, items: x.csv, text_columns: [title, brand]}\n"
+        "student: {kind: fm, item_fields: [title, brant]}",
+        5,
+        ["student.item_fields.1: 'brant' is none of input.text_columns: title, brand; did you mean 'brand'?"],
+    ),
+    "features without items": (
+        "training:\n  epochs: 3",
+        "features: {}",
+        5,
+        ["features: needs item texts; set input.items"],
+    ),
+    "content teacher without features": (
+        "training:\n  epochs: 3",
+        "teachers:\n  a: {kind: unim2rec}",
+        6,
+        ["teachers.a.kind: 'unim2rec' reads vectors of item texts; add the section `features`"],
+    ),
+    "word teacher without items": (
+        "training:\n  epochs: 3",
+        "teachers:\n  a: {kind: recformer}",
+        6,
+        ["teachers.a.kind: 'recformer' reads item texts; set input.items"],
+    ),
+    "language model that is not there": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, items: x.csv}\nfeatures:\n  model: ./no/model",
+        6,
+        ["features.model: no folder './no/model'; give one with config.json and model.safetensors, or a Hugging Face"],
+    ),
+    "vision model that is not there": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, images: x}\nfeatures: {}\nimages: {encoder: /no/model}",
+        6,
+        ["images.encoder: no folder '/no/model'"],
+    ),
+    "backbone that is not there": (
+        "  interactions: log.csv\ntraining:\n  epochs: 3",
+        "  {interactions: log.csv, items: x.csv}\nteachers: {a: {kind: recformer, backbone: a/b/c}}",
+        5,
+        ["teachers.a.backbone: no folder 'a/b/c'"],
     ),
     "seed twice": ("training:\n  epochs: 3", "seeds: [1, 1]", 5, ["seeds: a seed is there twice"]),
 }
@@ -206,9 +300,10 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_merge_keys_and_anchors_work(tmp_path: Path) -> None:
-    text = VALID + "teachers:\n  a: &base {kind: unisrec}\n  b:\n    <<: *base\n    pretrained: false\n"
+    base = "{kind: external, items: a.npy, states: b.npy}"
+    text = VALID + f"teachers:\n  a: &base {base}\n  b:\n    <<: *base\n    pretrained: false\n"
     config = load_config(write(tmp_path, text))
-    assert config.teachers["b"].kind == "unisrec"
+    assert config.teachers["b"].kind == "external"
 
 
 def test_lines_of_nested_keys(tmp_path: Path) -> None:
@@ -228,6 +323,37 @@ def test_variants_are_checked_against_the_distillation(tmp_path: Path) -> None:
 def test_distillation_from_a_teacher_that_the_run_lacks(tmp_path: Path) -> None:
     message = problem(write_config(tmp_path, FULL), "distillation.teachers=[txt]")
     assert "distillation.teachers.0: unknown teacher of this run 'txt'; known: id, text" in message
+
+
+def test_item_geometry_needs_a_student_with_an_item_table(tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        **FULL,
+        "student": {"kind": "fm"},
+        "distillation": {"item_geometry": 0.5},
+        "variants": {"off": {"item_geometry": 0.0}, "strong": {"item_geometry": 2.0}},
+    }
+    message = problem(write_config(tmp_path, content))
+    expected = "item_geometry: the student 'fm' has no item table that could follow the teachers'; these have: sasrec, "
+    assert f"distillation.{expected}" in message
+    assert f"variants.strong.{expected}" in message
+    assert "variants.off" not in message
+    assert make_config(tmp_path, {**content, "student": {"kind": "gru4rec"}}).variant("strong")
+    del content["student"]  # the default has one
+    assert make_config(tmp_path, content).variant("strong")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("item_geometry=-1", "distillation.item_geometry: expected a value greater than or equal to 0, got -1"),
+        ("item_temperature=0", "distillation.item_temperature: expected a value greater than 0, got 0"),
+        ("scale=wide", "'auto', got 'wide'"),
+        ("weights=softly", "expected 'consistency', 'soft', 'average' or 'default', got 'softly'"),
+        ("base_weights=learnt", "expected 'strength', 'uniform' or 'learned', got 'learnt'"),
+    ],
+)
+def test_wrong_values_of_the_distillation(override: str, expected: str, tmp_path: Path) -> None:
+    assert expected in problem(write_config(tmp_path, FULL), f"distillation.{override}")
 
 
 def test_the_configuration_survives_a_round_trip(tmp_path: Path) -> None:

@@ -36,26 +36,10 @@ from pipelines.failures import causes
 from pipelines.report import publish_report
 from pipelines.stages import StageContext
 from tests.components.evaluation.tiny import make_sequences
+from tests.pipelines.recorder import Recorder
 
 ITEMS, USERS = 40, 120
 NODES = ("distill/markov/seed-0", "distill/mostpop/seed-0", "distill/plain/seed-0", "distill/plain/seed-1")
-
-
-class Silent:
-    """A progress that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.advanced = 0
-
-    def start(self, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.advanced += n
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def write_prepared(folder: Path) -> PreparedSet:
@@ -125,7 +109,7 @@ def make_context(root: Path, inputs: dict[str, Path], **settings: Any) -> StageC
     )
     folder = config.folder / ".partial-evaluate"
     folder.mkdir(parents=True)
-    return StageContext(config, "evaluate", "", folder, root / "work", inputs, Silent())
+    return StageContext(config, "evaluate", "", folder, root / "work", inputs, Recorder())
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -170,7 +154,7 @@ def test_the_whole_stage(ray_session: None, inputs: dict[str, Path], tmp_path: P
         content = {"seconds": 9.0, "train_seconds_per_epoch": seconds}
         (timing / f"distill--plain--seed-{seed}.json").write_text(json.dumps(content))
     run(context)
-    assert context.progress.advanced == len(NODES)  # type: ignore[attr-defined]
+    assert sum(context.progress.done) == len(NODES)  # type: ignore[attr-defined]
     assert {str(path) for path in digests(context.folder)} == {
         "leaderboard.json",
         "report.json",

@@ -36,7 +36,9 @@ def test_one_line_makes_another_student(kind: str, run: Run, tmp_path: Path) -> 
     for shared in ("prepare", "annotate"):
         (tmp_path / shared).symlink_to(run.root / shared)
     content = {**CONTENT, "student": {"kind": kind}, "evaluate": {"requests": 0, "bootstrap": 100}}
-    own.config = make_config(tmp_path, content, "training.epochs=1", "distillation.candidates=all")
+    geometry = 0.5 if STUDENTS[kind].item_table else 0.0
+    overrides = ("training.epochs=1", "distillation.candidates=all", f"distillation.item_geometry={geometry}")
+    own.config = make_config(tmp_path, content, *overrides)
     own.config.folder.mkdir(parents=True)
 
     own.call(distill, PLAIN, "prepare")

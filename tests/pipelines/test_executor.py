@@ -56,6 +56,15 @@ def test_a_changed_key_runs_its_node_and_what_reads_it(stages: FakeStages, tmp_p
     assert stages.ran == ["distill/plain/seed-0", "evaluate", "export"]
 
 
+def test_a_changed_key_that_changes_no_content_runs_nothing_else(stages: FakeStages, tmp_path: Path) -> None:
+    stages.run()
+    again = changed(stages, tmp_path, "prepare.min_interactions_per_user=7")
+    reasons = {decision.node: decision.reason for decision in again.run()}
+    assert stages.ran == ["prepare"]
+    assert reasons["prepare"] == "its configuration changed: prepare.min_interactions_per_user"
+    assert reasons["evaluate"] == "done already"
+
+
 def test_a_changed_log_runs_everything(stages: FakeStages) -> None:
     stages.run()
     stages.fingerprints = {"prepare": "other bytes"}

@@ -12,33 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.errors import ConfigError
+from components.errors import ConfigError, DataError
 from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT
 from pipelines import features
 from pipelines.features import encode_texts
+from tests.pipelines.recorder import Recorder
 
 FAST = TextConfig(max_tokens=16, precision="fp32")
-
-
-class Log:
-    """Records what a stage reports."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self.done: list[int] = []
-        self.shown: dict[str, Any] = {}
-
-    def start(self, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.done.append(n)
-        self.shown |= shown
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def prepared(folder: Path, texts: list[str]) -> Path:
@@ -59,7 +41,7 @@ def context(folder: Path, config: TextConfig | None, name: str, source: Path, im
         name=name,
         folder=folder,
         input={node: source}.__getitem__,
-        progress=Log(),
+        progress=Recorder(),
         timing={},
     )
 
@@ -83,7 +65,7 @@ def test_actors_encode_each_text_once_in_the_order_of_the_items(
     monkeypatch.setattr(features, "BLOCK_ITEMS", 16)
     monkeypatch.setattr(features, "BLOCKS_PER_ACTOR", 3)
     texts = [f"item {i} " + "word " * (i % 7) for i in range(5 * 16 + 3)] + ["item 0 ", "a new one"]
-    log, timing = Log(), dict[str, float]()
+    log, timing = Recorder(), dict[str, float]()
     vectors = encode_texts(texts, FAST, tmp_path, log, timing=timing)
     assert vectors.shape == (len(texts), 384)
     assert (vectors[0] == vectors[-2]).all()
@@ -96,8 +78,8 @@ def test_actors_encode_each_text_once_in_the_order_of_the_items(
 
 def test_an_unchanged_item_is_not_encoded_again(here: None, tmp_path: Path) -> None:
     texts = [f"item {i}" for i in range(40)]
-    vectors = encode_texts(texts, FAST, tmp_path, Log())
-    again, timing = Log(), dict[str, float]()
+    vectors = encode_texts(texts, FAST, tmp_path, Recorder())
+    again, timing = Recorder(), dict[str, float]()
     longer = encode_texts(["one more", *texts], FAST, tmp_path, again, timing=timing)
     assert again.done == [40, 1]
     assert timing["encoded"] == 1
@@ -106,7 +88,7 @@ def test_an_unchanged_item_is_not_encoded_again(here: None, tmp_path: Path) -> N
 
 def test_a_killed_run_goes_on_with_the_same_bytes(here: None, tmp_path: Path) -> None:
     texts = [f"{'word ' * (i % 9)}number {i}" for i in range(2 * 16 + 5)]
-    whole = encode_texts(texts, FAST, tmp_path, Log())
+    whole = encode_texts(texts, FAST, tmp_path, Recorder())
     (settings,) = tmp_path.iterdir()
     stored = sorted(settings.iterdir())
     assert len(stored) == 3
@@ -114,7 +96,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(here: None, tmp_path: Path) ->
         content = lost.read_bytes()
         lost.unlink()
         timing: dict[str, float] = {}
-        assert encode_texts(texts, FAST, tmp_path, Log(), timing=timing).tobytes() == whole.tobytes()
+        assert encode_texts(texts, FAST, tmp_path, Recorder(), timing=timing).tobytes() == whole.tobytes()
         assert timing["encoded"] in (16, 5)
         assert lost.read_bytes() == content
 
@@ -143,6 +125,16 @@ def test_a_domain_also_gets_the_word_dropped_copy(ray_session: None, tmp_path: P
     expected = TextEncoder(config).encode([drop_words(text, 0.5) for text in texts])
     np.testing.assert_allclose(dropped[1:], expected, atol=1e-5)
     assert not np.allclose(dropped[1:], np.load(tmp_path / "out" / "text.npy")[1:], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["", "food"])
+def test_items_without_any_text_are_refused_before_a_model_is_loaded(tmp_path: Path, name: str) -> None:
+    source = prepared(tmp_path / "prepare", ["", ""])
+    (tmp_path / "out").mkdir()
+    message = f"none of the 2 items of {name or 'the log'} has a text; check input.items and input.text_columns"
+    with pytest.raises(DataError, match=message):
+        features.run(context(tmp_path / "out", FAST, name, source))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_run_without_features_says_so(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_run_without_teachers(tmp_path: Path) -> None:
     assert {node.name: node.inputs for node in build_graph(make_config(tmp_path, PLAIN_RUN))} == PLAIN_GRAPH
 
 
+def test_only_teachers_that_a_student_learns_from_are_annotated(tmp_path: Path) -> None:
+    def annotated(*overrides: str) -> list[tuple[str, ...]]:
+        nodes = build_graph(make_config(tmp_path, FULL, *overrides))
+        return [node.inputs for node in nodes if node.name == "annotate"]
+
+    one = ("distillation.teachers=[text]", "variants={}")
+    assert annotated(*one) == [("prepare", "teach/text")]
+    assert annotated(one[0], "variants={both: {teachers: [id, text]}}") == [("prepare", "teach/text", "teach/id")]
+    assert annotated("distillation=null", "variants={}") == []
+
+
 def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
     seen: set[str] = set()
     for node in build_graph(make_config(tmp_path, FULL)):
@@ -92,6 +103,7 @@ CHANGES = {
     "teachers.id.training.epochs=7": {"teach/id"},
     "teachers.text.dropout=0.3": {"teach/text", "pretrain/text"},
     "pretrain.training.epochs=7": {"pretrain/text"},
+    "teachers.text.pretraining={epochs: 7}": {"pretrain/text"},
     "prepare.min_interactions_per_user=3": {"prepare"},
     "features.max_tokens=64": {"features", "features/food", "features/arts"},
     "evaluate.bootstrap=200": {"evaluate"},

@@ -23,7 +23,8 @@ from pipelines import features, image_features
 from pipelines.fingerprint import data_fingerprint
 from pipelines.image_features import Encoded, GroupEncoder, image_table
 from pipelines.prepare import prepare
-from tests.pipelines.test_features import FAST, Log, context, prepared
+from tests.pipelines.recorder import Recorder
+from tests.pipelines.test_features import FAST, context, prepared
 
 COLORS = ("red", "green", "blue", "yellow", "black", "white")
 
@@ -60,7 +61,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_absent_and_broken_pictures_are_zero_rows_and_counted(here: list[int], tmp_path: Path) -> None:
     images = [png("red"), None, b"<html>", png("blue"), png("red"), png("green")[:50], b""]
-    log = Log()
+    log = Recorder()
     table = image_table(with_images(tmp_path / "p", images), ImageConfig(), tmp_path / "cache", log)
     assert table is not None
     assert table.vectors.shape == (8, DESCRIPTOR_DIM)
@@ -78,18 +79,18 @@ def test_absent_and_broken_pictures_are_zero_rows_and_counted(here: list[int], t
 
 def test_an_unchanged_picture_is_not_encoded_again(here: list[int], tmp_path: Path) -> None:
     images = [png(color) for color in COLORS]
-    first = image_table(with_images(tmp_path / "a", images), ImageConfig(), tmp_path / "cache", Log())
+    first = image_table(with_images(tmp_path / "a", images), ImageConfig(), tmp_path / "cache", Recorder())
     assert here == [0, 1, 2]
     here.clear()
-    again = image_table(with_images(tmp_path / "b", images[::-1]), ImageConfig(), tmp_path / "cache", Log())
+    again = image_table(with_images(tmp_path / "b", images[::-1]), ImageConfig(), tmp_path / "cache", Recorder())
     assert here == []
     assert first is not None
     assert again is not None
     assert again.vectors[1:].tobytes() == first.vectors[:0:-1].tobytes()
     more = with_images(tmp_path / "c", [*images, png("pink")])
-    image_table(more, ImageConfig(), tmp_path / "cache", Log())
+    image_table(more, ImageConfig(), tmp_path / "cache", Recorder())
     assert here == [3]
-    image_table(more, ImageConfig(normalize=False), tmp_path / "cache", Log())
+    image_table(more, ImageConfig(normalize=False), tmp_path / "cache", Recorder())
     assert here == [3, 0, 1, 2, 3]  # other settings, other vectors
 
 
@@ -103,17 +104,17 @@ def test_what_was_encoded_before_a_kill_is_kept(here: list[int], tmp_path: Path,
 
     monkeypatch.setattr(image_features, "_encode_groups", killed)
     with pytest.raises(KeyboardInterrupt):
-        image_table(source, ImageConfig(), tmp_path / "cache", Log())
+        image_table(source, ImageConfig(), tmp_path / "cache", Recorder())
     monkeypatch.setattr(image_features, "_encode_groups", encode)
     here.clear()
-    image_table(source, ImageConfig(), tmp_path / "cache", Log())
+    image_table(source, ImageConfig(), tmp_path / "cache", Recorder())
     assert here == [1, 2]
 
 
 def test_ready_vectors_are_taken_as_they_are(tmp_path: Path) -> None:
     images = pl.Series([[1.0, 2.0], None, [0.0, 0.0]], dtype=pl.List(pl.Float32))
     source = with_images(tmp_path / "p", images)  # type: ignore[arg-type]
-    table = image_table(source, ImageConfig(encoder="ready"), tmp_path, Log())
+    table = image_table(source, ImageConfig(encoder="ready"), tmp_path, Recorder())
     assert table is not None
     assert table.vectors.tolist() == [[0, 0], [1, 2], [0, 0], [0, 0]]
     assert table.counts["absent"] == {"missing": 1, "zero vector": 1}
@@ -134,7 +135,7 @@ def test_what_cannot_be_used_is_named(
     here: list[int], tmp_path: Path, images: list[Any], encoder: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        image_table(with_images(tmp_path / "p", images), ImageConfig(encoder=encoder), tmp_path, Log())
+        image_table(with_images(tmp_path / "p", images), ImageConfig(encoder=encoder), tmp_path, Recorder())
 
 
 def local_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +181,9 @@ def test_pictures_of_a_folder_reach_the_prepared_set_in_small_groups(here: list[
     config = InputConfig(interactions="log.csv", images="pictures")
     (tmp_path / "out").mkdir()
     plain = PrepareConfig(min_interactions_per_user=1, min_interactions_per_item=1)
-    counts = prepare(str(tmp_path), config, plain, tmp_path / "out", Log())
+    counts = prepare(str(tmp_path), config, plain, tmp_path / "out", Recorder())
     assert counts["items"]["items_without_image"] == 260
-    table = image_table(tmp_path / "out", ImageConfig(), tmp_path / "cache", Log())
+    table = image_table(tmp_path / "out", ImageConfig(), tmp_path / "cache", Recorder())
     assert table is not None
     assert table.counts["with_image"] == 40
     before = data_fingerprint(str(tmp_path), ["log.csv"], "pictures")
@@ -193,7 +194,7 @@ def test_pictures_of_a_folder_reach_the_prepared_set_in_small_groups(here: list[
 
 def test_few_pictures_are_described_without_actors(tmp_path: Path) -> None:
     source = with_images(tmp_path / "p", [png("red"), png("green")])
-    table = image_table(source, ImageConfig(), tmp_path / "cache", Log())
+    table = image_table(source, ImageConfig(), tmp_path / "cache", Recorder())
     assert table is not None
     assert table.counts["with_image"] == 2
 
@@ -204,7 +205,7 @@ def test_actors_encode_what_this_process_would(
 ) -> None:
     monkeypatch.setattr(image_features, "LOCAL_PICTURES", 0)
     source = with_images(tmp_path / "p", [png("red"), b"broken", png("blue"), png("green"), None])
-    table = image_table(source, ImageConfig(), tmp_path / "cache", Log())
+    table = image_table(source, ImageConfig(), tmp_path / "cache", Recorder())
     assert table is not None
     assert table.counts["absent"] == {"missing": 1, "not a picture": 1}
     expected = make_encoder(ImageConfig()).encode([Image.new("RGB", (20, 30), "green")])

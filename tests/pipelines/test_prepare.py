@@ -21,27 +21,13 @@ from components.data.sequences import gather, user_range
 from components.errors import DataError
 from pipelines import prepare as stage
 from pipelines.prepare import prepare, write_standalone_manifest
+from pipelines.stages import StageContext
 from tests.pipelines.plain_prepare import Row, plain_prepare
+from tests.pipelines.recorder import Recorder
+from tests.pipelines.run_configs import PLAIN_RUN, make_config
 
 LOG = InputConfig(interactions="log.csv")
 ALL = {"min_interactions_per_user": 1, "min_interactions_per_item": 1}
-
-
-class Silent:
-    """Progress that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.rows = 0
-
-    def start(self, total: int | None, unit: str) -> None:
-        assert unit == "rows"
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.rows += n
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 class Ranges:
@@ -57,7 +43,7 @@ class Ranges:
         return (function(block, *arguments) for block in reversed(self.blocks))
 
 
-def read_in_ranges(log: Log, config: PrepareConfig, rejected: Path, progress: Silent) -> Ranges:
+def read_in_ranges(log: Log, config: PrepareConfig, rejected: Path, progress: Recorder) -> Ranges:
     num_ranges = config.partitions or 5
     rows = pl.concat(part for source in log.sources for part in read_rows(source, log, rejected))
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1).with_columns(user_range(num_ranges).alias("range"))
@@ -74,7 +60,7 @@ def run(
 ) -> tuple[PreparedSet, dict[str, Any]]:
     out = folder / name
     out.mkdir()
-    counts = prepare(str(folder), source, PrepareConfig(**config), out, Silent())
+    counts = prepare(str(folder), source, PrepareConfig(**config), out, Recorder())
     write_standalone_manifest(out, counts)
     return PreparedSet(out), counts
 
@@ -246,6 +232,16 @@ def test_a_filter_that_empties_the_data_names_itself(tmp_path: Path) -> None:
         run(tmp_path, name="c", **ALL, split="global_time", valid_from="1969-01-01", test_from="1969-01-02")
 
 
+def test_a_run_on_a_catalog_of_one_item_is_refused(tmp_path: Path) -> None:
+    write_log(tmp_path, [(f"u{n}", "i" if n < 9 else f"i{n}", n) for n in range(12)])
+    config = make_config(tmp_path, PLAIN_RUN, f"data={tmp_path}", "prepare.min_interactions_per_user=1")
+    context = StageContext(config, "prepare", "", tmp_path / "out", tmp_path / "work", {}, Recorder())
+    context.folder.mkdir()
+    message = r"of 12 rows a single item is left, and nothing to rank it .*prepare\.min_interactions_per_item \(5\)"
+    with pytest.raises(DataError, match=message):
+        stage.run(context)
+
+
 def test_rules_that_need_columns_which_the_log_lacks(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id,position\na,x,1\n")
     with pytest.raises(DataError, match=r"prepare\.min_rating needs a rating column; the log has user_id"):
@@ -292,6 +288,6 @@ def test_real_logs(
     real_data: Path, tmp_path: Path, folder: str, config: dict[str, Any], size: tuple[int, int, int]
 ) -> None:
     source = InputConfig(interactions="interactions.parquet", items="items.parquet")
-    counts = prepare(str(real_data / folder), source, PrepareConfig(**config), tmp_path, Silent())
+    counts = prepare(str(real_data / folder), source, PrepareConfig(**config), tmp_path, Recorder())
     assert (counts["users"], counts["num_items"], counts["interactions"]) == size
     assert counts["items"].get("items_missing_from_item_file", 0) == 0

@@ -41,9 +41,8 @@ from pipelines import pretrain, teach
 from pipelines.overlap import compare, compare_artifact
 from pipelines.pretraining_job import DomainFolders, PretrainingJob
 from pipelines.training_job import TrainingJob
-from tests.components.teachers.worlds import planted
+from tests.components.teachers.worlds import SMALL, planted
 
-SMALL = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_length": 10}
 TRAINING = TrainingConfig(epochs=12, batch_size=16, learning_rate=3e-3, patience=None)
 
 

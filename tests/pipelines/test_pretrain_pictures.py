@@ -17,8 +17,8 @@ from components.training.config import TrainingConfig
 from components.training.loop import World
 from pipelines.pretraining_job import DomainFolders, PretrainingJob
 from pipelines.training_job import TrainingJob
-from tests.components.teachers.test_unim2rec import SMALL, pictures
-from tests.components.teachers.worlds import planted
+from tests.components.teachers.test_unim2rec import pictures
+from tests.components.teachers.worlds import SMALL, planted
 from tests.pipelines.test_pretrain import write_prepared
 
 TRAINING = TrainingConfig(epochs=3, batch_size=16, learning_rate=3e-3, patience=None)

@@ -26,6 +26,12 @@ def test_a_line_tells_count_rate_and_time_left() -> None:
     assert tracker.describe(110.0) == "250 of 1,000 rows, 25/s, 30 s left, loss 3.142, epoch 2/9"
 
 
+def test_what_was_done_before_says_nothing_of_the_speed() -> None:
+    tracker = Tracker(100.0, total=1000, done=250, before=200, unit="rows")
+    assert tracker.describe(110.0) == "250 of 1,000 rows, 5/s, 2 min 30 s left"
+    assert Tracker(100.0, total=1000, done=200, before=200, unit="rows").describe(110.0) == "200 of 1,000 rows"
+
+
 def test_a_line_without_total_has_no_time_left() -> None:
     assert Tracker(0.0, done=30, unit="rows").describe(10.0) == "30 rows, 3/s"
 
@@ -91,7 +97,9 @@ def test_a_terminal_gets_live_lines() -> None:
         progress = board.begin("teach/a", "not done yet")
         progress.start(10, "rows")
         progress.advance(5)
+        progress.say("resumed at epoch 2, step 4")
         board.end("teach/a", "done in 1 s")
+    assert "teach/a: resumed at epoch 2, step 4" in stream.getvalue()
     assert "teach/a: done in 1 s" in stream.getvalue()
 
 

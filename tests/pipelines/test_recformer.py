@@ -81,15 +81,18 @@ def pretraining(folder: Path, *domains: Path, **changes: Any) -> RecformerPretra
     )
 
 
+TEXTS = {**PLAIN_RUN, "input": {"interactions": "log.csv", "items": "items.csv"}, "features": {}}
+
+
 def test_it_is_trained_as_its_authors_do_unless_told_otherwise(tmp_path: Path) -> None:
     teachers = {"words": {"kind": "recformer", "training": {"epochs": 7, "patience": 2}}, "uni": {"kind": "unisrec"}}
-    config = make_config(tmp_path, {**PLAIN_RUN, "teachers": teachers})
+    config = make_config(tmp_path, {**TEXTS, "teachers": teachers})
     training = config.teachers["words"].training
     assert (training.epochs, training.patience, training.validate_every) == (7, 2, 3)
     assert (training.optimizer, training.learning_rate, training.warmup_steps) == ("adamw", 5e-5, 100)
     assert config.teachers["uni"].training == TrainingConfig()
     with pytest.raises(ConfigError, match="unknown key"):
-        make_config(tmp_path, {**PLAIN_RUN, "teachers": {"words": {"kind": "recformer", "training": {"epoch": 7}}}})
+        make_config(tmp_path, {**TEXTS, "teachers": {"words": {"kind": "recformer", "training": {"epoch": 7}}}})
 
 
 def test_attributes_are_the_text_columns_in_their_order(tmp_path: Path) -> None:

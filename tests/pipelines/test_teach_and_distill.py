@@ -15,11 +15,16 @@ from components.artifacts.format import seal
 from components.artifacts.models import load_model
 from components.data.batching import history_batch
 from components.data.prepared import PreparedSet
-from components.distillation.annotation import training_states
+from components.distillation.annotation import case_states, training_states
+from components.distillation.mixture import mixture_weights, target_log_likelihoods
+from components.distillation.teacher_scores import TeacherCache
 from components.errors import ArtifactError, ConfigError
+from components.teachers.external import ExternalTeacher
 from pipelines import annotate, distill, teach
+from pipelines.annotate import SequenceAnnotator, Teacher
 from pipelines.config import RunConfig
 from pipelines.stages import StageContext
+from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config
 from tests.worlds import random_sequences
 
@@ -28,7 +33,7 @@ SMALL = {"dim": 8, "inner_dim": 8, "num_experts": 2, "max_length": 6}
 CONTENT = {
     "name": "tiny",
     "data": "/data",
-    "input": {"interactions": "log.csv"},
+    "input": {"interactions": "log.csv", "items": "items.csv"},
     "features": {},
     "teachers": {
         "text": {"kind": "unisrec", "mode": "inductive", **SMALL, "training": {"epochs": 2, "batch_size": 16}},
@@ -37,23 +42,8 @@ CONTENT = {
     "student": {"kind": "sasrec", "dim": 8, "inner_dim": 8, "max_length": 6},
     "training": {"epochs": 2, "batch_size": 16, "checkpoint_seconds": 0},
     "distillation": {"temperature": 0.1},
+    "variants": {"beyond": {"weights": "soft", "base_weights": "learned", "item_geometry": 0.5}},
 }
-
-
-class Counting:
-    """A progress that adds up."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self.done = 0
-
-    def start(self, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1, **shown: float | str) -> None:
-        self.done += n
-
-    def note(self, text: str) -> None: ...
 
 
 def write_prepared(folder: Path) -> None:
@@ -97,8 +87,8 @@ class Run:
         text = np.random.default_rng(0).normal(size=(ITEMS + 1, 12)).astype(np.float32)
         np.save(root / "features" / "text.npy", text, allow_pickle=False)
 
-    def call(self, module: object, node: str, *inputs: str) -> tuple[Path, Counting]:
-        progress, stage = Counting(), node.split("/", 1)
+    def call(self, module: object, node: str, *inputs: str) -> tuple[Path, Recorder]:
+        progress, stage = Recorder(), node.split("/", 1)
         folder, work = self.root / node, self.root / "work" / node
         folder.mkdir(parents=True)
         work.mkdir(parents=True)
@@ -124,6 +114,11 @@ def test_every_instance_has_the_states_of_its_own_history(run: Run) -> None:
     assert annotated.sequences.num_instances == prepared.sequences.num_instances
     model = load_model(run.root / "teach" / "text")
     np.testing.assert_allclose(annotated.states("text"), training_states(model, prepared.sequences), atol=2e-3)
+    cases = prepared.sequences.cases("valid")
+    valid = annotated.valid_states("text")
+    assert valid is not None
+    np.testing.assert_allclose(valid, case_states(model, cases), atol=2e-3)
+    assert prepared.valid_states("text") is None
     strengths = json.loads((run.root / "annotate" / "teachers.json").read_text())["teachers"]
     metrics = json.loads((run.root / "teach" / "text" / "metrics.json").read_text())
     assert strengths[0]["strength"] == metrics["valid_ndcg@10"]
@@ -135,7 +130,7 @@ def test_a_teacher_of_other_items_is_refused_with_both_counts(run: Run, tmp_path
     pl.read_parquet(smaller / "items.parquet").head(ITEMS - 1).write_parquet(smaller / "items.parquet")
     inputs = {"prepare": smaller, **{f"teach/{name}": run.root / "teach" / name for name in ("text", "id")}}
     (tmp_path / "out").mkdir()
-    context = StageContext(run.config, "annotate", "", tmp_path / "out", tmp_path, inputs, Counting())
+    context = StageContext(run.config, "annotate", "", tmp_path / "out", tmp_path, inputs, Recorder())
     with pytest.raises(ArtifactError, match=r"teacher text: .* ranks 25 items, the prepared set has 24"):
         annotate.run(context)
 
@@ -164,7 +159,7 @@ def test_t10_cached_logits_are_the_teachers_own_ranking_scores(run: Run, name: s
 def test_students_learn_alone_and_after_teachers(run: Run) -> None:
     plain, progress = run.call(distill, "distill/plain/seed-0", "prepare")
     taught, _ = run.call(distill, "distill/prm-kd/seed-0", "annotate")
-    assert progress.total == progress.done > 0
+    assert progress.total == sum(progress.done) > 0
     report = json.loads((taught / "distillation.json").read_text())
     assert report["teachers"] == ["text", "id"]
     assert sum(report["mean_weights"].values()) == pytest.approx(1.0)
@@ -172,6 +167,19 @@ def test_students_learn_alone_and_after_teachers(run: Run) -> None:
     first, second = load_model(plain), load_model(taught)
     assert first.parameter_parts() == second.parameter_parts()
     assert not torch.equal(first.state_dict()["item_embedding.weight"], second.state_dict()["item_embedding.weight"])
+
+
+def test_a_student_learns_with_all_that_goes_beyond_the_paper(run: Run) -> None:
+    folder, _ = run.call(distill, "distill/beyond/seed-0", "annotate")
+    report = json.loads((folder / "distillation.json").read_text())
+    annotated, names = PreparedSet(run.root / "annotate"), ["text", "id"]
+    items = [torch.from_numpy(np.load(run.root / "annotate" / "teachers" / name / "items.npy")) for name in names]
+    states = [torch.from_numpy(np.array(annotated.valid_states(name))) for name in names]
+    cases = annotated.sequences.cases("valid")
+    learned = mixture_weights(target_log_likelihoods(TeacherCache(states, items, [0.1, 0.1]), cases))
+    assert report["base_weights_from"] == "learned"
+    assert report["base_weights"] == pytest.approx(dict(zip(names, learned.tolist(), strict=True)), abs=1e-5)
+    assert report["mean_weights"] == pytest.approx(report["base_weights"])  # two teachers disagree equally
 
 
 def test_baselines_count_and_have_no_history(run: Run) -> None:
@@ -191,12 +199,54 @@ def test_an_external_teacher_teaches_by_two_arrays(run: Run, tmp_path: Path) -> 
     external.config = make_config(tmp_path, content)
     external.call(teach, "teach/mine", "prepare")
     external.call(annotate, "annotate", "prepare", "teach/mine")
-    np.testing.assert_array_equal(PreparedSet(tmp_path / "run" / "annotate").states("mine"), states.astype(np.float16))
+    annotated_again = PreparedSet(tmp_path / "run" / "annotate")
+    np.testing.assert_array_equal(annotated_again.states("mine"), states.astype(np.float16))
+    assert annotated_again.valid_states("mine") is None
+    external.config = make_config(tmp_path, content, "distillation.base_weights=learned")
+    with pytest.raises(ConfigError, match=r"distillation\.base_weights: learned needs .* histories: mine; bring files"):
+        external.call(distill, "distill/prm-kd/seed-0", "annotate")
     external.config = make_config(tmp_path, {**CONTENT, "teachers": {"mine": arrays}})
     inputs = {"prepare": tmp_path / "run" / "prepare"}
-    context = StageContext(external.config, "teach/mine", "mine", tmp_path, tmp_path, inputs, Counting())
+    context = StageContext(external.config, "teach/mine", "mine", tmp_path, tmp_path, inputs, Recorder())
     with pytest.raises(ConfigError, match=r"teachers\.mine\.strength: missing"):
         teach.run(context)
+
+
+def test_states_of_external_validation_histories_go_to_their_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray: the third user has no validation case; files and row groups begin in the middle of all cases."""
+    monkeypatch.setattr(annotate, "ROWS_PER_GROUP", 7)
+    write_prepared(tmp_path / "prepare")
+    first = tmp_path / "prepare" / "sequences" / "part-00000.parquet"
+    table = pl.read_parquet(first)
+    third = pl.col("user") == table["user"][2]
+    train_end = pl.when(third).then(pl.col("items").list.len()).otherwise("train_end").alias("train_end")
+    table.with_columns(train_end).cast(table.schema).write_parquet(first)
+    sequences = PreparedSet(sealed(tmp_path / "prepare")).sequences
+    cases = sequences.cases("valid")
+    assert len(cases) == USERS - 1
+    (tmp_path / "mine").mkdir()
+    arrays = ExternalTeacher(
+        items=np.zeros((ITEMS + 1, 2), np.float32),
+        states=np.arange(2 * sequences.num_instances, dtype=np.float32).reshape(-1, 2),
+        valid_states=np.stack([cases.targets, cases.rows], axis=1).astype(np.float32),
+    )
+    arrays.save(tmp_path / "mine")
+    target = tmp_path / "annotate"
+    shutil.copytree(tmp_path / "prepare", target)
+    annotator = SequenceAnnotator([Teacher("mine", tmp_path / "mine")], target / "sequences", gpu=False)
+    for file in PreparedSet(tmp_path / "prepare").sequence_files:
+        row = 20 * int(file.stem[-1])
+        place = {"instance": sequences.instance_offsets[row], "case": (cases.rows < row).sum()}
+        annotator({"file": np.array([str(file)]), **{key: np.array([value]) for key, value in place.items()}})
+    annotated = PreparedSet(target)
+    valid = annotated.valid_states("mine")
+    assert valid is not None
+    np.testing.assert_array_equal(valid, arrays.valid_states)
+    np.testing.assert_array_equal(annotated.states("mine"), arrays.states.astype(np.float16))
+    lists = pl.concat(pl.read_parquet(file) for file in annotated.sequence_files)["valid_state_mine"].list.len()
+    assert lists.to_list() == [0 if row == 2 else 2 for row in range(USERS)]
 
 
 @pytest.mark.slow
@@ -206,6 +256,6 @@ def test_two_workers_through_ray_train_reach_the_loss_of_one(run: Run, tmp_path:
     losses = []
     for each in (pair, alone):
         folder, progress = each.call(distill, "distill/plain/seed-0", "prepare")
-        assert progress.done == progress.total
+        assert sum(progress.done) == progress.total
         losses.append([row["loss"] for row in json.loads((folder / "history.json").read_text())["epochs"]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -17,7 +17,7 @@ from components.training.config import TrainingConfig
 from pipelines.annotate import copy_tables
 from pipelines.prepare import prepare, write_standalone_manifest
 from pipelines.training_job import Built, TrainingJob, build
-from tests.pipelines.test_prepare import Silent
+from tests.pipelines.recorder import Recorder
 
 CITIES = {"ann": "Bern", "bob": "Rome", "eve": "Bern"}  # nothing is known of dan
 
@@ -30,7 +30,7 @@ def prepared(folder: Path, cities: dict[str, str] = CITIES, name: str = "set", *
     given = InputConfig(interactions="log.csv", **{"users": "users.csv", **source})
     (folder / name).mkdir()
     lowest = PrepareConfig(min_interactions_per_user=1, min_interactions_per_item=1)
-    counts = prepare(str(folder), given, lowest, folder / name, Silent())
+    counts = prepare(str(folder), given, lowest, folder / name, Recorder())
     write_standalone_manifest(folder / name, counts)
     return PreparedSet(folder / name)
 

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from components.errors import ConfigError
-from components.features.text import BUNDLED, resolve_model
+from components.features.pretrained import load_weights, loading
+from components.features.text import TEXT_MODELS, resolve_model
 from components.teachers.recformer.backbone import Architecture, AttentionKind, Backbone
 from components.teachers.recformer.tokens import NUM_TYPES
 
 FIRST_POSITION: Final = {"bert": 0, "roberta": None, "longformer": None}  # None: the one after the padding token's
 DENSE_LIMIT: Final = 512  # longest sequences for which attention over all pairs is the better choice
 INIT_STD: Final = 0.02
-REMEDY: Final = (
-    f"give {BUNDLED!r}, a folder with config.json, tokenizer files and model.safetensors, or a Hugging Face name"
-)
 PARTS: Final = {  # name in a layer of ours: name in a layer of Hugging Face
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -132,12 +130,10 @@ def load_language_model(name: str) -> LanguageModel:
     Raises:
         ConfigError: it cannot be read, or is of an architecture that cannot become a Recformer.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer  # here: importing takes seconds
-    from transformers.utils import logging as transformers_logging
+    from transformers import AutoConfig, AutoTokenizer  # here: importing takes seconds
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     path = resolve_model(name)
-    try:
+    with loading("backbone", name, path, TEXT_MODELS):
         config: Any = AutoConfig.from_pretrained(path)
         if config.model_type not in FIRST_POSITION:
             raise ConfigError(
@@ -147,10 +143,7 @@ def load_language_model(name: str) -> LanguageModel:
         if config.hidden_act != "gelu":
             raise ConfigError(f"backbone: {name!r} has the activation {config.hidden_act!r}; expected 'gelu'")
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        tried = f"{name!r}" if path == name else f"{name!r} at {path}"
-        raise ConfigError(f"backbone: cannot load {tried} ({str(error).splitlines()[0]}); {REMEDY}") from error
+        model = load_weights(path)
     if tokenizer.cls_token_id is None:
         raise ConfigError(f"backbone: the tokenizer of {name!r} has no CLS token, which Recformer's states come from")
     return LanguageModel(name, config, tokenizer, model.state_dict())

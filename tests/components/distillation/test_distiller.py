@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from components.data.batching import TrainingBatches
+from components.data.batching import Batch, TrainingBatches, history_batch
 from components.data.flat_sequences import Sequences
-from components.distillation.annotation import overlapping_windows, training_states
+from components.distillation.annotation import case_states, overlapping_windows, training_states
 from components.distillation.config import DistillationConfig
+from components.distillation.consistency import excess_disagreement
 from components.distillation.distiller import Distiller
+from components.distillation.geometry import geometry_loss, similarity_logits
 from components.distillation.losses import seen_candidates
 from components.distillation.teacher_scores import TeacherCache
+from components.errors import ConfigError
 from components.model import Catalog, Ranker
 from components.students import STUDENTS
+from components.students.heads import tied_items
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.seeds import seed_everything
@@ -35,7 +40,8 @@ def distiller(model: Ranker, data: Sequences, teachers: int = 2, **config: objec
     items = [torch.randn(ITEMS + 1, 4 + k, generator=generator).half() for k in range(teachers)]
     settings = DistillationConfig.model_validate(config)
     cache = TeacherCache(states, items, [settings.temperature] * teachers)
-    return Distiller(model, cache, [f"t{k}" for k in range(teachers)], [0.1 + k for k in range(teachers)], settings)
+    names, strengths = [f"t{k}" for k in range(teachers)], [0.1 + k for k in range(teachers)]
+    return Distiller(model, cache, names, strengths, settings, tied_items(model))
 
 
 def trained(folder: Path, **config: object) -> dict[str, torch.Tensor]:
@@ -54,13 +60,67 @@ def test_c7_lambda_zero_trains_the_plain_student_bit_for_bit(tmp_path: Path) -> 
     assert any(not torch.equal(plain[name], followed[name]) for name in plain)
 
 
-def test_the_loss_is_the_sum_of_both_parts() -> None:
+def test_what_is_off_by_default_changes_no_bit(tmp_path: Path) -> None:
+    default = trained(tmp_path / "a", weight=1.0)
+    off = trained(tmp_path / "b", weight=1.0, item_geometry=0.0, item_temperature=0.7, scale=0.3)
+    assert all(torch.equal(default[name], off[name]) for name in default)
+    moved = trained(tmp_path / "c", weight=1.0, item_geometry=1.0)
+    assert not torch.equal(default["item_embedding.weight"], moved["item_embedding.weight"])
+
+
+def first_batch(data: Sequences) -> Batch:
+    batches = TrainingBatches(data, 10, 8)
+    return batches.batch(batches.epoch(0)[0])
+
+
+@pytest.mark.parametrize("weights", [(2.5, 0.0), (0.0, 3.0), (2.5, 3.0)])
+def test_the_loss_is_the_sum_of_its_parts(weights: tuple[float, float]) -> None:
     data = random_sequences(20, ITEMS, 10)
     model = student().eval()
-    objective = distiller(model, data, weight=2.5)
-    batch = TrainingBatches(data, 10, 8).batch(TrainingBatches(data, 10, 8).epoch(0)[0])
-    expected = model.loss(batch) + 2.5 * objective.distillation_loss(model.states(batch), batch)
-    torch.testing.assert_close(objective(batch), expected)
+    objective = distiller(model, data, weight=weights[0], item_geometry=weights[1])
+    batch = first_batch(data)
+    distance, geometry = objective.distillation_loss(model.states(batch), batch), objective.geometry_loss(batch)
+    assert min(distance.item(), geometry.item()) > 0
+    torch.testing.assert_close(objective(batch), model.loss(batch) + weights[0] * distance + weights[1] * geometry)
+
+
+def test_item_geometry_compares_the_batchs_items_with_the_fused_teachers() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    model = student().eval()
+    objective = distiller(model, data, item_geometry=1.0, item_temperature=0.3, direction="q||p", dedup=False)
+    batch = first_batch(data)
+    items = torch.unique(batch.targets)
+    likeness = [similarity_logits(own[items].float(), 0.3).softmax(1) for own in objective.cache.items]
+    fused = objective.weights[0] * likeness[0] + objective.weights[1] * likeness[1]
+    own = model.state_dict()["item_embedding.weight"][items]
+    torch.testing.assert_close(objective.geometry_loss(batch), geometry_loss(own, fused, 0.3, "q||p"))
+
+
+def test_item_geometry_moves_the_items_of_the_batch_alone() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    model = student()
+    batch = first_batch(data)
+    distiller(model, data, item_geometry=1.0).geometry_loss(batch).backward()  # type: ignore[no-untyped-call]
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert list(gradients) == ["item_embedding.weight"]
+    moved = gradients["item_embedding.weight"].abs().sum(1).nonzero()[:, 0]
+    assert moved.tolist() == torch.unique(batch.targets).tolist()
+
+
+def test_item_geometry_is_not_even_looked_at_where_its_weight_is_zero() -> None:
+    data = random_sequences(20, ITEMS, 10)
+    objective = distiller(student().eval(), data)
+    batch = first_batch(data)
+    expected = objective(batch)
+    objective.item_table = None
+    assert torch.equal(objective(batch), expected)
+
+
+def test_item_geometry_of_a_student_without_item_table_is_refused() -> None:
+    cache = TeacherCache([torch.randn(4, 2)], [torch.randn(ITEMS + 1, 2)], [1.0])
+    config = DistillationConfig(item_geometry=0.5)
+    with pytest.raises(ConfigError, match=r"distillation\.item_geometry: SequentialStudent has no item table"):
+        Distiller(student(), cache, ["t"], [1.0], config)
 
 
 @pytest.mark.parametrize("candidates", ["batch", "all"])
@@ -132,6 +192,40 @@ def test_automatic_epsilon_keeps_about_four_fifths() -> None:
     assert objective.tally.dropped.sum().item() / objective.tally.instances == pytest.approx(0.2, abs=0.03)
 
 
+def test_soft_weights_follow_their_automatic_scale() -> None:
+    data = random_sequences(200, ITEMS, 10)
+    objective = distiller(student().eval(), data, teachers=3, weights="soft", base_weights="uniform")
+    objective.cache.states[2].mul_(30)  # one teacher alone is sure of everything
+    batches = TrainingBatches(data, 10, 64)
+    every = [batches.batch(windows) for windows in batches.epoch(0)]
+    objective.calibrate(every)
+    excess = torch.cat([excess_disagreement(objective.teacher_scores(batch)[0]) for batch in every])
+    assert objective.scale == pytest.approx(excess.median().item(), rel=0.01)
+    assert objective.epsilon == float("inf")
+    for batch in every:
+        objective(batch)
+    report = objective.report()
+    means = report["mean_weights"]
+    assert isinstance(means, dict)
+    assert sum(means.values()) == pytest.approx(1.0)
+    assert means["t2"] < 0.25 < min(means["t0"], means["t1"])
+    assert sum(report["dropped"].values()) == 0  # type: ignore[attr-defined]
+    assert report["scale"] == objective.scale
+
+
+def test_a_given_scale_stands() -> None:
+    data = random_sequences(30, ITEMS, 10)
+    objective = distiller(student(), data, teachers=3, weights="soft", scale=0.25)
+    objective.calibrate([first_batch(data)])
+    assert objective.scale == 0.25
+    assert distiller(student(), data, teachers=3, scale=0.25).report()["scale"] is None  # not what decides there
+
+
+def test_a_scale_of_zero_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"greater than 0"):
+        DistillationConfig.model_validate({"scale": 0.0})
+
+
 def test_windows_cover_every_instance_once() -> None:
     inputs = np.array([0, 1, 4, 5, 9, 30])
     for length in (1, 2, 4, 7):
@@ -145,9 +239,18 @@ def test_windows_cover_every_instance_once() -> None:
         assert (windows[:, 2] <= length).all()
 
 
-def test_states_are_those_of_single_histories() -> None:
-    from components.data.batching import history_batch
+def test_states_of_cases_are_those_of_their_histories() -> None:
+    data = sequences([[1, 2, 3, 4, 5, 6], [7, 8], [5, 5, 6, 2], list(range(1, 15))])  # one case less than users
+    model, cases = student().eval(), data.cases("valid")
+    states = case_states(model, cases)
+    assert (states.shape, states.dtype) == ((3, 8), np.float16)
+    for case in range(3):
+        expected = model.states(history_batch([cases.history(case)], 10))[0].detach().numpy()
+        np.testing.assert_allclose(states[case], expected, atol=2e-3)
+    assert case_states(model, sequences([[1, 2]]).cases("valid")).shape == (0, 0)
 
+
+def test_states_are_those_of_single_histories() -> None:
     data = sequences([[1, 2, 3, 4, 5, 6], [7, 8, 9], [5, 5, 6, 2]])
     model = student().eval()
     states = training_states(model, data)

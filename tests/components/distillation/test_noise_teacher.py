@@ -1,8 +1,10 @@
-"""Check C10: two teachers that know the truth, one whose item columns are permuted, and what a fusion makes of it."""
+"""Two teachers that know the truth, one whose items are permuted: what a fusion makes of them (C10 and beyond)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +15,50 @@ from components.data.batching import TrainingBatches
 from components.data.flat_sequences import Sequences
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
+from components.distillation.mixture import mixture_weights, target_log_likelihoods
 from components.distillation.teacher_scores import TeacherCache
 from components.evaluation.metrics import mean_metrics
 from components.inference import Scorer
 from components.model import Catalog
 from components.students import STUDENTS
+from components.students.heads import tied_items
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.seeds import seed_everything
 from tests.worlds import sequences
 
 USERS, ITEMS, LENGTH, DIM = 400, 150, 12, 8
+FEW = 100  # users of a world too small to learn the items from
 SEEDS = (0, 1, 2)
 SHARPNESS, NOISE = 6.0, 0.1
+NAMES = ["a", "b", "permuted"]
 Floats = NDArray[np.float32]
 
 
-def world(seed: int = 7) -> tuple[Sequences, Floats, Floats]:
-    """Next items drawn by taste and last item: sequences, places of the items (N + 1, d), states (instances, d)."""
+@dataclass(frozen=True)
+class World:
+    """Next items drawn by taste and last item.
+
+    Attributes:
+        data: the sequences.
+        items: (N + 1, d) places of the items.
+        states: (instances, d) true states of the training instances.
+        valid: (users, d) those of the validation histories.
+    """
+
+    data: Sequences
+    items: Floats
+    states: Floats
+    valid: Floats
+
+
+def world(seed: int = 7, users: int = USERS) -> World:
+    """A world of `users` users."""
     generator = np.random.default_rng(seed)
     items = generator.normal(size=(ITEMS + 1, DIM)).astype(np.float32)
     items /= np.linalg.norm(items, axis=1, keepdims=True)
-    rows, states = [], []
-    for _ in range(USERS):
+    rows, states, valid = [], [], []
+    for _ in range(users):
         taste = generator.normal(size=DIM)
         taste /= np.linalg.norm(taste)
         row = [int(generator.integers(1, ITEMS + 1))]
@@ -44,18 +67,19 @@ def world(seed: int = 7) -> tuple[Sequences, Floats, Floats]:
             weights = np.exp(SHARPNESS * items[1:] @ state)
             states.append(state)
             row.append(1 + int(generator.choice(ITEMS, p=weights / weights.sum())))
-        del states[-2:]  # the held-out items are no training instances
+        states.pop()  # the test item is nobody's
+        valid.append(states.pop())
         rows.append(row)
-    return sequences(rows), items, np.array(states, dtype=np.float32)
+    return World(sequences(rows), items, np.array(states, np.float32), np.array(valid, np.float32))
 
 
-def teachers(items: Floats, states: Floats, seed: int) -> TeacherCache:
+def teachers(truth: World, seed: int) -> TeacherCache:
     """Two noisy views of the truth, and the second of them with its items permuted."""
     generator = np.random.default_rng(seed)
     views = [
         tuple(
             torch.from_numpy((array + NOISE * generator.normal(size=array.shape)).astype(np.float16))
-            for array in (states, items)
+            for array in (truth.states, truth.items)
         )
         for _ in range(2)
     ]
@@ -64,18 +88,33 @@ def teachers(items: Floats, states: Floats, seed: int) -> TeacherCache:
     return TeacherCache([*known[0], known[0][1]], [*known[1], known[1][1][permuted]], [1 / SHARPNESS] * 3)
 
 
-def ndcg(folder: Path, seed: int, **fusion: object) -> tuple[float, dict[str, object]]:
-    data, items, states = world()
-    assert data.num_instances == len(states)
+def learned(cache: TeacherCache, truth: World) -> list[float]:
+    """The weights of the mixture that predicts the validation items best."""
+    generator = np.random.default_rng(11)
+    noise = NOISE * generator.normal(size=(len(cache), *truth.valid.shape))
+    states = [torch.from_numpy((truth.valid + own).astype(np.float16)) for own in noise]
+    held_out = TeacherCache(states, cache.items, cache.temperatures)
+    weights: list[float] = mixture_weights(target_log_likelihoods(held_out, truth.data.cases("valid"))).tolist()
+    return weights
+
+
+def ndcg(
+    folder: Path, seed: int, cache: TeacherCache | None = None, truth: World | None = None, **fusion: object
+) -> tuple[float, dict[str, Any]]:
+    truth = truth or world()
+    data = truth.data
+    assert data.num_instances == len(truth.states)
+    cache = cache or teachers(truth, seed)
     seed_everything(seed)
     student = STUDENTS["sasrec"].make(
-        Catalog(ITEMS, USERS, np.bincount(data.items, minlength=ITEMS + 1)),
+        Catalog(ITEMS, len(data), np.bincount(data.items, minlength=ITEMS + 1)),
         {"dim": 16, "inner_dim": 32, "max_length": LENGTH},
     )
     config = DistillationConfig.model_validate(
         {"weight": 5.0, "candidates": "all", "base_weights": "uniform", "max_instances": None, **fusion}
     )
-    objective = Distiller(student, teachers(items, states, seed), ["a", "b", "permuted"], [1.0] * 3, config)
+    strengths = learned(cache, truth) if config.base_weights == "learned" else [1.0] * len(cache)
+    objective = Distiller(student, cache, NAMES[: len(cache)], strengths, config, tied_items(student))
     batches = TrainingBatches(data, LENGTH, 64, seed=seed)
     objective.calibrate([batches.batch(windows) for windows in batches.epoch(0)])
     Trainer(
@@ -90,10 +129,65 @@ def test_c10_consistency_beats_average_pooling_with_a_permuted_teacher(tmp_path:
     found: dict[str, list[float]] = {"consistency": [], "average": []}
     for seed in SEEDS:
         value, report = ndcg(tmp_path / f"c{seed}", seed, weights="consistency", epsilon=0.0)
-        dropped = report["dropped"]
-        assert isinstance(dropped, dict)
-        assert dropped["permuted"] > 0.9
+        assert report["dropped"]["permuted"] > 0.9
         found["consistency"].append(value)
         found["average"].append(ndcg(tmp_path / f"a{seed}", seed, weights="average")[0])
     gains = np.array(found["consistency"]) - np.array(found["average"])
     assert gains.min() > 0, found
+
+
+def test_the_learned_mixture_has_no_use_for_the_permuted_teacher() -> None:
+    truth = world()
+    weights = learned(teachers(truth, 0), truth)
+    assert weights[2] < 0.02
+    assert min(weights[:2]) > 0.2
+
+
+def test_a_teacher_that_knows_the_training_targets_by_heart_is_not_taken_in() -> None:
+    """What the validation cases are for: fitted on training instances, its weight would be all."""
+    truth = world()
+    data, cache = truth.data, teachers(truth, 0)
+    targets = np.concatenate([data.training_items(row)[1:] for row in range(USERS)]).astype(np.int64)
+    by_heart = torch.from_numpy((3.0 * truth.items[targets]).astype(np.float16))
+    guess = torch.zeros(USERS, DIM, dtype=torch.float16)  # what it says of a history that it was not trained on
+    honest = torch.from_numpy(truth.valid.astype(np.float16))
+    found = {}
+    for name, states, chosen in (
+        ("training", [cache.states[0], by_heart], targets),
+        ("validation", [honest, guess], data.cases("valid").targets),
+    ):
+        scores = TeacherCache(states, cache.items[:2], cache.temperatures[:2]).scores(
+            torch.arange(len(chosen)), torch.arange(1, ITEMS + 1)
+        )
+        found[name] = mixture_weights(scores[:, torch.arange(len(chosen)), torch.from_numpy(chosen - 1)].log())
+    assert found["training"][1] > 0.9
+    assert found["validation"][0] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", [{"weights": "soft"}, {"weights": "default", "base_weights": "learned"}])
+def test_soft_and_learned_weights_beat_average_pooling_with_a_permuted_teacher(
+    fusion: dict[str, str], tmp_path: Path
+) -> None:
+    gains = []
+    for seed in SEEDS:
+        value, report = ndcg(tmp_path / f"o{seed}", seed, **fusion)
+        weights = report["mean_weights"]
+        assert weights["permuted"] < 0.2 < min(weights["a"], weights["b"])
+        gains.append(value - ndcg(tmp_path / f"a{seed}", seed, weights="average")[0])
+    assert sum(gains) > 0, gains
+
+
+@pytest.mark.slow
+def test_the_teachers_item_geometry_helps_and_a_shuffled_one_does_not(tmp_path: Path) -> None:
+    """Geometry alone, without the distillation loss: one teacher, its items in their places or permuted."""
+    found: dict[str, list[float]] = {"plain": [], "own": [], "permuted": []}
+    truth = world(users=FEW)
+    for seed in SEEDS:
+        every = teachers(truth, seed)
+        for name, k, weight in (("plain", 0, 0.0), ("own", 0, 1.0), ("permuted", 2, 1.0)):
+            cache = TeacherCache([every.states[k]], [every.items[k]], [every.temperatures[k]])
+            settings = {"weight": 0.0, "item_geometry": weight, "item_temperature": 0.2}
+            found[name].append(ndcg(tmp_path / f"{name}{seed}", seed, cache, truth, **settings)[0])
+    assert min(own - plain for own, plain in zip(found["own"], found["plain"], strict=True)) > 0, found
+    assert min(own - other for own, other in zip(found["own"], found["permuted"], strict=True)) > 0, found

@@ -78,6 +78,23 @@ def test_an_unknown_model_is_a_user_error(tmp_path: object) -> None:
         TextEncoder(TextConfig(model=f"{tmp_path}/nowhere"))
 
 
+def test_no_text_breaks_it(encoder: TextEncoder) -> None:
+    texts = [
+        "x" * 100_000,
+        "red " * 25_000,
+        "\U0001f600\U0001f9e6 hat",
+        "a\x00\x07\x1b[31mb",
+        "\u200b",
+        "",
+        " ",
+        "[PAD] [CLS]",
+    ]
+    vectors = encoder.encode([*texts, "a hat"])
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(vectors[-1], encoder.encode(["a hat"])[0], atol=1e-5)  # company does not matter
+
+
 def test_config_refuses_unknown_keys_and_impossible_rates() -> None:
     with pytest.raises(ValidationError, match="max_token\n"):
         TextConfig.model_validate({"max_token": 3})

@@ -20,6 +20,7 @@ from components.students import STUDENTS, bert4rec
 from components.students.bert4rec import BERT4Rec, hide, windows
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
+from tests.kills import KillAt, KilledError
 from tests.worlds import random_sequences, sequences
 
 ITEMS = 12
@@ -237,24 +238,6 @@ def train(folder: Path, cyclic: float, **config: object) -> tuple[BERT4Rec, floa
 def test_finds_a_planted_succession_and_none_in_noise(tmp_path: Path) -> None:
     assert train(tmp_path / "planted", cyclic=0.9)[1] > 0.7
     assert train(tmp_path / "control", cyclic=0.0)[1] < 0.2
-
-
-class KilledError(Exception):
-    """Stands for kill -9."""
-
-
-class KillAt:
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None: ...
-
-    def step(self, epoch: int, targets: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KilledError
-
-    def epoch(self, row: dict[str, float], checkpoint: Path) -> None: ...
 
 
 @pytest.mark.parametrize("step", [2, 7])

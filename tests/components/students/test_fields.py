@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_column_in_which_every_row_differs_keeps_a_bounded_table() -> None:
     assert isinstance(field, AttributeField)
     assert field.table.weight.shape == (8, 7)
     assert torch.bincount(field.values[1:]).tolist() == [4993, *[1] * 7]
+
+
+def test_a_million_distinct_values_cost_little_more_than_their_count() -> None:
+    texts = [f"sku {number}" for number in range(1_000_000)]
+    tracemalloc.start()
+    ids, num_values = number_values(texts, min_count=1, max_values=10_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert num_values == max(ids) == 10_000
+    assert ids.count(0) == 990_000
+    assert ids[0] == 1  # of equal frequency the first text: "sku 0"
+    assert peak < 64 * len(texts)  # bytes; to sort all of them takes 104 a value
+    assert number_values(texts, min_count=2, max_values=10_000) == ([0] * len(texts), 0)
 
 
 def test_unknown_users_and_values_have_zero_vectors_without_gradient() -> None:

@@ -11,7 +11,7 @@ from components.data.batching import history_batch
 from components.data.flat_sequences import Sequences
 from components.inference import Scorer
 from components.model import Catalog, ModelSpec, Ranker
-from components.students import markov, mostpop
+from components.students import counted, markov, mostpop
 
 SPEC = ModelSpec(markov.MarkovConfig, markov.build)
 HISTORIES = [[1, 2, 1, 2, 3, 4], [2, 1, 2, 3, 3], [4, 1, 2, 1]]  # the last two of each are held out
@@ -79,7 +79,7 @@ def test_loss_is_the_mean_negative_log_probability_in_any_number_of_parts(monkey
     every = ranker.head.block(states, 1, 6).log_softmax(1)
     expected = -every[torch.arange(3), targets - 1].mean()
     assert torch.allclose(ranker.head.loss(states, targets), expected)
-    monkeypatch.setattr(markov, "LOGITS_AT_ONCE", 5)
+    monkeypatch.setattr(counted, "LOGITS_AT_ONCE", 5)
     assert torch.allclose(ranker.head.loss(states, targets), expected)
     assert ranker.head.loss(states[:0], targets[:0]).item() == 0.0
 

@@ -11,15 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from components.artifacts.models import load_model, save_model
-from components.data.batching import TrainingBatches, history_batch
+from components.data.batching import history_batch
 from components.errors import ArtifactError, ConfigError
 from components.evaluation.validation import validation_metric
 from components.model import Catalog
 from components.teachers import TEACHERS
 from components.teachers.unim2rec import UniM2Rec, alignment_loss
-from tests.components.teachers.worlds import planted
+from tests.components.teachers.worlds import SMALL, planted, train
 
-SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_length": 10}
 IMAGE_DIM = 6
 HISTORIES = [[1, 5, 9], [2], [3, 7, 11, 15, 19]]
 
@@ -41,28 +40,6 @@ def make(known: Catalog, seed: int = 0, **arguments: Any) -> UniM2Rec:
     model = TEACHERS["unim2rec"].make(known, {**SMALL, **arguments})
     assert isinstance(model, UniM2Rec)
     return model
-
-
-def train(model: UniM2Rec, known: Catalog, steps: int, seed: int = 0) -> list[float]:
-    torch.manual_seed(seed)
-    assert known.sequences is not None
-    batches = TrainingBatches(known.sequences, model.max_length, 16, seed=seed)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
-    losses: list[float] = []
-    model.train()
-    while len(losses) < steps:
-        for windows in batches.epoch(len(losses)):
-            loss = model.loss(batches.batch(windows))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-    return losses
-
-
-@pytest.fixture(params=["inductive", "transductive"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def all_items(known: Catalog) -> torch.Tensor:
@@ -165,6 +142,13 @@ def test_without_pictures_there_is_no_tower_and_scores_are_those_of_texts() -> N
     assert not any("image_tower" in name for name in model.state_dict())
     vectors, texts = model.items.represent(all_items(known)), model.items.adapt(all_items(known))[0]
     torch.testing.assert_close(vectors, texts)
+
+
+def test_pictures_may_be_left_unread() -> None:
+    assert make(catalog()).items.image_tower is not None
+    blind = make(catalog(), images=False)
+    assert blind.items.image_tower is None
+    assert torch.equal(blind.item_vectors(), make(planted()[1]).item_vectors())
 
 
 # The model

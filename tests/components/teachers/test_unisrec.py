@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from components.model import Catalog
 from components.teachers import TEACHERS
 from components.teachers.heads import CosineHead, unit
 from components.teachers.unisrec import UniSRec
-from tests.components.teachers.worlds import TEXT_DIM, planted
+from tests.components.teachers.worlds import SMALL, TEXT_DIM, planted, train
 
-SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_length": 10}
 HISTORIES = [[1, 5, 9], [2], [3, 7, 11, 15, 19]]
 
 
@@ -27,28 +27,6 @@ def make(catalog: Catalog, seed: int = 0, **arguments: Any) -> UniSRec:
     model = TEACHERS["unisrec"].make(catalog, {**SMALL, **arguments})
     assert isinstance(model, UniSRec)
     return model
-
-
-def train(model: UniSRec, catalog: Catalog, steps: int, seed: int = 0) -> list[float]:
-    torch.manual_seed(seed)
-    assert catalog.sequences is not None
-    batches = TrainingBatches(catalog.sequences, model.max_length, 16, seed=seed)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3, fused=True)
-    losses: list[float] = []
-    model.train()
-    while len(losses) < steps:
-        for windows in batches.epoch(len(losses)):
-            loss = model.loss(batches.batch(windows))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-    return losses
-
-
-@pytest.fixture(params=["inductive", "transductive"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.mark.parametrize("whitening", [False, True])
@@ -61,6 +39,23 @@ def test_it_learns_a_tiny_set(mode: str, whitening: bool) -> None:
     batch = history_batch([cases.history(i) for i in range(len(cases))], 10)
     top = model.eval().top_k(batch, 1)[0][:, 0].numpy()
     assert (top == cases.targets).mean() > 0.7
+
+
+@pytest.mark.parametrize("whitening", [False, True])
+def test_a_text_of_one_item_alone_is_survived(mode: str, whitening: bool) -> None:
+    _, catalog = planted()
+    text = np.zeros_like(catalog.features["text"])
+    text[7] = catalog.features["text"][7]
+    model = make(replace(catalog, features={"text": text}), mode=mode, whitening=whitening)
+    assert np.isfinite(train(model, catalog, 10)).all()
+    assert model.eval().all_scores(history_batch(HISTORIES, 10))[:, 1:].isfinite().all()
+
+
+def test_a_catalog_in_which_no_item_has_a_text_is_refused(mode: str) -> None:
+    _, catalog = planted()
+    blank = replace(catalog, features={"text": np.zeros_like(catalog.features["text"])})
+    with pytest.raises(ConfigError, match=r"no item has a text, and UniSRec reads nothing else.*or take unim2rec"):
+        make(blank, mode=mode)
 
 
 def test_the_loss_is_full_softmax_over_cosines(mode: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import torch
+
+from components.data.batching import TrainingBatches
 from components.data.flat_sequences import Sequences
-from components.model import Catalog
+from components.model import Catalog, Ranker
 
 TEXT_DIM = 16
+SMALL: dict[str, Any] = {"dim": 16, "num_layers": 1, "inner_dim": 32, "num_experts": 3, "max_length": 10}
 COLORS = ("red", "green", "blue", "black")  # the words of the tastes
 
 
@@ -32,3 +37,21 @@ def planted(num_items: int = 24, num_users: int = 40, tastes: int = 4, seed: int
     titles = [f"{COLORS[item % tastes]} {item}" for item in range(num_items)]
     counts = np.ones(num_items + 1, np.int64)
     return sequences, Catalog(num_items, num_users, counts, sequences, features, {"title": titles})
+
+
+def train(model: Ranker, catalog: Catalog, steps: int, seed: int = 0) -> list[float]:
+    """The loss of each step, at least `steps` of them."""
+    torch.manual_seed(seed)
+    assert catalog.sequences is not None
+    batches = TrainingBatches(catalog.sequences, model.max_length, 16, seed=seed)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3, fused=True)
+    losses: list[float] = []
+    model.train()
+    while len(losses) < steps:
+        for windows in batches.epoch(len(losses)):
+            loss = model.loss(batches.batch(windows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+    return losses

@@ -19,6 +19,7 @@ from components.training.checkpoints import TENSORS, read_checkpoint
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer, World, learning_rate_factor, precision
 from components.training.seeds import seed_everything
+from tests.kills import KillAt, KilledError
 from tests.worlds import random_sequences
 
 ITEMS = 12
@@ -44,24 +45,6 @@ def trainer(
         folder=folder,
         observer=observer,  # type: ignore[arg-type]
     )
-
-
-class KilledError(Exception):
-    """Stands for kill -9."""
-
-
-class KillAt:
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None: ...
-
-    def step(self, epoch: int, targets: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KilledError
-
-    def epoch(self, row: dict[str, float], checkpoint: Path) -> None: ...
 
 
 def test_learns_the_planted_succession(tmp_path: Path) -> None:
@@ -94,6 +77,39 @@ def test_resumes_after_a_kill_to_the_same_bits(step: int, tmp_path: Path) -> Non
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert found.epochs == expected.epochs
+
+
+@pytest.mark.parametrize(
+    ("step", "place", "said"),
+    [
+        (1, (4, 0, 0, 0), ""),  # killed before its first checkpoint
+        (9, (4, 1, 3, 8), "resumed at epoch 2, step 4"),
+        (11, (4, 2, 0, 10), "resumed at epoch 3, step 1"),
+    ],
+)
+def test_the_observer_is_told_where_a_killed_run_goes_on(
+    step: int, place: tuple[int, int, int, int], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        trainer(student(), tmp_path, observer=KillAt(step), checkpoint_seconds=0.0).fit()
+    observer = KillAt()
+    loop = trainer(student(), tmp_path, observer=observer)
+    loop.fit()
+    assert loop.steps_per_epoch == 5
+    begun = observer.begun
+    assert begun is not None
+    assert (begun.epochs, begun.epoch, begun.step) == place[:3]
+    plans = [loop.batches.num_targets(windows) for epoch in range(4) for windows in loop.batches.epoch(epoch)]
+    assert begun.done == sum(plans[: place[3]])
+    assert begun.describe() == said
+
+
+def test_the_observer_of_a_finished_run_is_told_that_nothing_is_left(tmp_path: Path) -> None:
+    trainer(student(), tmp_path).fit()
+    observer = KillAt(1)
+    trainer(student(), tmp_path, observer=observer).fit()
+    assert observer.begun is not None
+    assert observer.begun.describe() == "resumed behind the last epoch"
 
 
 def test_best_parameters_are_kept_not_the_last(tmp_path: Path) -> None:

@@ -24,31 +24,22 @@ from components.training.config import TrainingConfig
 from components.training.loop import History, Trainer, World
 from components.training.seeds import seed_everything
 from tests.components.teachers.worlds import COLORS, planted
+from tests.kills import KillAt, KilledError
 
 SEQUENCES, CATALOG = planted()
 
 
-class KilledError(Exception):
-    """Stands for kill -9."""
-
-
-class Watch:
+class Watch(KillAt):
     """Copies of the item matrix at every step, by epoch; may kill."""
 
     def __init__(self, model: Recformer, kill_at: int = -1) -> None:
-        self.model, self.left = model, kill_at
+        super().__init__(kill_at)
+        self.model = model
         self.matrices: dict[int, list[Tensor]] = {}
-
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
-        self.planned = epochs
 
     def step(self, epoch: int, targets: int) -> None:
         self.matrices.setdefault(epoch, []).append(self.model.matrix.clone())
-        self.left -= 1
-        if self.left == 0:
-            raise KilledError
-
-    def epoch(self, row: dict[str, float], checkpoint: Path) -> None: ...
+        super().step(epoch, targets)
 
 
 def make(bert: str, catalog: Catalog = CATALOG, **arguments: Any) -> Recformer:
@@ -99,7 +90,8 @@ def test_the_matrix_changes_before_each_epoch_of_stage_one_and_never_in_stage_tw
     assert torch.equal(fifth, best)
     assert history.best_epoch == 2
     assert torch.equal(model.matrix, best)
-    assert watch.planned == 5
+    assert watch.begun is not None
+    assert watch.begun.epochs == 5
 
 
 def test_the_matrix_of_an_epoch_is_that_of_the_weights_before_it(bert: str, tmp_path: Path) -> None:
