@@ -38,8 +38,8 @@ from pipelines.served import find_artifact
 from pipelines.stages import STAGES, StageContext
 from serve.app import LocalBackend
 from tests.components.teachers.recformer.language_models import shared_bert
+from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config
-from tests.pipelines.test_teach_and_distill import Counting
 from tests.serve.test_app import make_client
 from tests.tiny_artifact import make_model
 
@@ -97,7 +97,7 @@ def make_run(root: Path, **changes: Any) -> Path:
         folder.mkdir(parents=True)
         work.mkdir(parents=True)
         inputs = {name: config.folder / name for name in node.inputs if name in digests}
-        context = StageContext(config, node.name, node.suffix, folder, work, inputs, Counting(), node.seed)
+        context = StageContext(config, node.name, node.suffix, folder, work, inputs, Recorder(), node.seed)
         STAGES[node.stage].load()(context)
         write_manifest(folder, node, "key", {name: digests[name] for name in inputs})
         digests[node.name] = file_hash(folder / "manifest.json")
@@ -135,7 +135,7 @@ def write_items(run: Path, count: int = 3, first: int = 0, **columns: list[Any])
 
 
 def add(run: Path, file: str, **columns: Any) -> Any:
-    return add_items(run, file, ItemColumns(**columns), Counting())
+    return add_items(run, file, ItemColumns(**columns), Recorder())
 
 
 def table_without_extras(run: Path) -> torch.Tensor:
