@@ -124,6 +124,13 @@ def test_a_damaged_trial_is_not_done_and_is_made_again(config: RunConfig) -> Non
     assert is_done(config.folder, trial)
 
 
+def test_a_folder_under_another_key_is_not_done(config: RunConfig) -> None:
+    work(config, "mostpop").attempt(World(), Watching())
+    other = trial_folder(config.folder, find(config, "plain"))
+    trial_folder(config.folder, find(config, "mostpop")).rename(other)
+    assert not is_done(config.folder, find(config, "plain"))
+
+
 def test_a_teacher_that_cannot_be_read_is_a_reason(config: RunConfig) -> None:
     file = config.folder / "study" / "teachers" / "text.parquet"
     reason = TeacherWork("text", file, config.folder.absolute(), "against").attempt(World(), Watching())
