@@ -14,6 +14,7 @@ from components.data.prepared import PreparedSet
 from components.evaluation.metrics import mean_metrics
 from components.evaluation.ranking import target_positions
 from components.training.loop import World
+from components.training.observer import Place
 from pipelines.cache import PARTIAL_PREFIX
 from pipelines.config import RunConfig
 from pipelines.study.plan import Trial, study_entries, study_trials
@@ -39,8 +40,8 @@ class Watching:
         self.begun: list[int] = []
         self.done, self.steps = 0, steps
 
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
-        self.begun.append(done)
+    def begin(self, place: Place) -> None:
+        self.begun.append(place.epoch)
 
     def step(self, epoch: int, targets: int) -> None:
         self.done += 1
