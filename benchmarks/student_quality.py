@@ -1,4 +1,4 @@
-"""Quality at equal training time: ours and the peers train side by side, and stop to rank; `benchmarks.students` runs it.
+"""Quality at equal training time: ours and the peers train side by side and stop to rank (`benchmarks.students`).
 
 Every side gets the same CPU-seconds of training steps, in equal shares. After each share it ranks all items for all
 users, for validation and for the test, with the items of the history left out; ranking is not charged. The test figures
@@ -134,31 +134,20 @@ def rows(sides: Sequence[Side]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def show(documents: Sequence[Mapping[str, Any]], shares: int) -> None:
+def show(documents: Sequence[Mapping[str, Any]]) -> None:
     """Print the table."""
     screen = console()
-    budgets = sorted({document["budget"] for document in documents})
-    title = f"{' and '.join(f'{budget:g}' for budget in budgets)} CPU-seconds of training each, all items ranked, history left out"
-    table = Table(title=title)
-    for column in (
-        "data",
-        "student",
-        "side",
-        "targets seen",
-        "best at",
-        "test NDCG@10",
-        "Recall@10",
-        "ours / theirs",
-        "peak MB",
-    ):
-        table.add_column(column, justify="left" if column in ("data", "student", "side") else "right")
+    budget = documents[0]["budget"]
+    table = Table(title=f"{budget:g} CPU-seconds of training each, all items ranked, history left out")
+    for column in ("data", "student", "side"):
+        table.add_column(column)
+    for column in ("targets seen", "best at", "test NDCG@10", "Recall@10", "ours / theirs", "peak MB"):
+        table.add_column(column, justify="right")
     for document in documents:
         for name, row in document["sides"].items():
             table.add_row(document["data"], document["student"], name, *cells(row))
     screen.print(table)
-    screen.print(
-        f"best at: the one of {shares} rankings with the best validation NDCG@10, in CPU-seconds", markup=False
-    )
+    screen.print("best at: the ranking with the best validation NDCG@10, in CPU-seconds of training", markup=False)
     for document in documents:
         for name, row in document["sides"].items():
             if row["failure"]:

@@ -37,7 +37,7 @@ def targets_per_batch(neutral: NeutralSet) -> int:
     """Mean number of targets in a batch of ours: the latest window of every user.
 
     >>> import numpy as np
-    >>> targets_per_batch(NeutralSet(np.ones(14, np.int64), np.array([0, 4, 14])))  # one and seven targets, so four each
+    >>> targets_per_batch(NeutralSet(np.ones(14, np.int64), np.array([0, 4, 14])))  # users with 1 and 7 targets
     512
     """
     inputs = neutral.lengths - HELD_OUT - 1

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import environments, student_quality, student_speed
 from benchmarks.peers.contest import CACHE
 from benchmarks.peers.dataset import write_neutral
-from benchmarks.peers.matches import ABSENT, NAMES, QUALITY, SPEED, Match, chosen
+from benchmarks.peers.matches import ABSENT, LENGTH, NAMES, QUALITY, SPEED, check_titles, tables
 from benchmarks.peers.table import add_peers, console, installed, parser, show, write
 
 SPEED_SET = "ml1m-multimodal"
@@ -46,22 +46,14 @@ def arguments_parser() -> argparse.ArgumentParser:
     return made
 
 
-def by_title(matches: Sequence[Match]) -> list[list[Match]]:
-    """The matches of every title, in order."""
-    tables: dict[str, list[Match]] = {}
-    for match in matches:
-        tables.setdefault(match.title, []).append(match)
-    return list(tables.values())
-
-
 def install(peers: Sequence[str]) -> list[str]:
     """Build what is missing; returns the peers that are there."""
-    environments.main(list(peers)) if peers else None
+    missing = installed(list(peers))[1]
+    if missing:
+        environments.main(missing)
     there, missing = installed(list(peers))
     for name in missing:
-        note(
-            f"{NAMES[name]} could not be installed and is left out; `python -m benchmarks.environments {name}` says why"
-        )
+        note(f"left out, not installed: {NAMES[name]}; `python -m benchmarks.environments {name}` says why")
     return there
 
 
@@ -75,48 +67,49 @@ def neutral_set(options: argparse.Namespace, name: str) -> Path:
 
 def speed(options: argparse.Namespace, peers: Sequence[str], documents: dict[str, list[Any]]) -> None:
     """All tables of speed; what is done is written after each."""
-    data = neutral_set(options, SPEED_SET)
-    for matches in by_title(chosen(SPEED, options.tables, peers)):
-        told = {"seed": options.seed, "core": options.core}
-        document = student_speed.measure(matches, data, told, options.rounds, options.steps, options.seconds, note)
-        show(document, f"{matches[0].title} (MovieLens-1M, length {student_speed.LENGTH})")
-        documents["speed"].append(document)
+    data, told = neutral_set(options, SPEED_SET), {"seed": options.seed, "core": options.core}
+    for matches in tables(SPEED, options.tables, peers):
+        limits = options.rounds, options.steps, options.seconds
+        documents["speed"].append(student_speed.measure(matches, data, told, *limits, note))
+        show(documents["speed"][-1], f"{matches[0].title} (MovieLens-1M, length {LENGTH})")
         write(documents, options.json)
 
 
 def quality(options: argparse.Namespace, peers: Sequence[str], documents: dict[str, list[Any]]) -> None:
-    """All tables of quality; what is done is written after each."""
-    for name in options.data_sets:
-        data = neutral_set(options, name)
-        for matches in by_title(chosen(QUALITY, options.tables, peers)):
-            told = {"seed": options.seed, "core": options.core}
-            documents["quality"].append(
-                student_quality.train_and_rank(matches, data, told, options.budget, options.shares, note)
-            )
+    """All sets and students of quality; what is done is written after each."""
+    told, limits = {"seed": options.seed, "core": options.core}, (options.budget, options.shares)
+    for data in [neutral_set(options, name) for name in options.data_sets]:
+        for matches in tables(QUALITY, options.tables, peers):
+            documents["quality"].append(student_quality.train_and_rank(matches, data, told, *limits, note))
             write(documents, options.json)
-    student_quality.show(documents["quality"], options.shares)
+    if documents["quality"]:
+        student_quality.show(documents["quality"])
+
+
+COMPARISONS = {"speed": (speed, SPEED), "quality": (quality, QUALITY)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     made = arguments_parser()
     options = made.parse_args(arguments)
-    parts = {"speed": (speed, SPEED), "quality": (quality, QUALITY)}
-    unknown = [name for name in options.what if name not in parts]
+    unknown = [name for name in options.what if name not in COMPARISONS]
     if unknown:
-        made.error(f"unknown comparison {unknown[0]!r}; expected: speed, quality")
-    if options.budget <= 0 or options.seconds <= 0 or options.shares < 1 or options.rounds < 1:
-        made.error("expected --budget and --seconds above 0, --shares and --rounds of at least 1")
-    wanted = {name: parts[name] for name in options.what or parts}
-    for name, (_, matches) in wanted.items():
-        try:
-            chosen(matches, options.tables, options.peers)
-        except ValueError as error:
-            if len(wanted) == 1:
-                made.error(f"{name}: {error}")
+        made.error(f"unknown comparison {unknown[0]!r}; expected: {', '.join(COMPARISONS)}")
+    counts = [options.shares, options.rounds, 1 if options.steps is None else options.steps]
+    if min(options.budget, options.seconds) <= 0 or min(counts) < 1:
+        made.error("expected --budget and --seconds above 0, and --shares, --rounds and --steps of at least 1")
+    wanted = {name: COMPARISONS[name] for name in options.what or COMPARISONS}
+    try:
+        check_titles(options.tables, [match for _, matches in wanted.values() for match in matches])
+    except ValueError as error:
+        made.error(f"--tables: {error}")
     peers = install(options.peers)
     documents: dict[str, list[Any]] = {name: [] for name in wanted}
     for run, _ in wanted.values():
         run(options, peers, documents)
+    if not any(documents.values()):
+        note("nothing was compared: no chosen peer has a chosen table")
+        return 1
     for name, reason in ABSENT.items():
         note(f"not compared: {name}: {reason}")
     return 0

@@ -69,6 +69,8 @@ class NeutralSet:
 def best_items(scores: Any, histories: Sequence[Any], k: int) -> Any:
     """(B, N + 1) scores by item number -> (B, k) best items, best first; neither PAD nor items of the row's history.
 
+    A row ends in 0 where fewer are left.
+
     >>> best_items(np.array([[9.0, 1.0, 4.0, 3.0]]), [np.array([2])], 2).tolist()
     [[3, 1]]
     """
@@ -78,8 +80,9 @@ def best_items(scores: Any, histories: Sequence[Any], k: int) -> Any:
         row[history] = -np.inf
     k = min(k, ranked.shape[1] - 1)
     chosen = np.argpartition(-ranked, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(ranked, chosen, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1)
+    values = np.take_along_axis(ranked, chosen, axis=1)
+    chosen = np.where(values > -np.inf, chosen, 0)
+    return np.take_along_axis(chosen, np.argsort(-values, axis=1, kind="stable"), axis=1)
 
 
 def write_lists(path: str, lists: Any) -> None:

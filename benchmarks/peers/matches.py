@@ -224,18 +224,27 @@ ABSENT: dict[str, str] = {  # what nobody of them has, or has in another form
 }
 
 
-def chosen(matches: Sequence[Match], titles: Sequence[str], peers: Sequence[str]) -> list[Match]:
-    """The matches of some peers whose title contains one of `titles` (case aside); all titles where none is given.
+def fits(match: Match, titles: Sequence[str]) -> bool:
+    """Whether a title has one of `titles` in it, case aside; any does where none is given."""
+    return not titles or any(title.lower() in match.title.lower() for title in titles)
+
+
+def tables(matches: Sequence[Match], titles: Sequence[str], peers: Sequence[str]) -> list[list[Match]]:
+    """The matches of some peers that fit `titles`, by title, in order."""
+    found: dict[str, list[Match]] = {}
+    for match in matches:
+        if match.peer in peers and fits(match, titles):
+            found.setdefault(match.title, []).append(match)
+    return list(found.values())
+
+
+def check_titles(titles: Sequence[str], matches: Sequence[Match]) -> None:
+    """Refuse what fits no table.
 
     Raises:
-        ValueError: a title that fits no match.
+        ValueError: names it and the tables that there are.
     """
     for title in titles:
-        if not any(title.lower() in match.title.lower() for match in matches):
-            known = ", ".join(dict.fromkeys(match.title for match in matches))
+        if not any(fits(match, [title]) for match in matches):
+            known = "; ".join(dict.fromkeys(match.title for match in matches))
             raise ValueError(f"no table {title!r}; expected a part of one of: {known}")
-    return [
-        match
-        for match in matches
-        if match.peer in peers and (not titles or any(title.lower() in match.title.lower() for title in titles))
-    ]

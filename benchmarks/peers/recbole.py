@@ -1,7 +1,7 @@
 """RecBole's models with its own trainer; its sequence models have one target per augmented row.
 
-``options["theirs"]`` is its configuration, with the name of the model; SASRec where the contest says nothing: layer norm
-after the sub-layers (GELU), the feed-forward width set to the embedding width, as for all.
+``options["theirs"]`` is its configuration, with the name of the model; SASRec where the contest says nothing: layer
+norm after the sub-layers (GELU), the feed-forward width set to the embedding width, as for all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """RecTools' transformers, driven by its own Lightning trainer.
 
-``options["theirs"]`` names the model class and its arguments; `SASRecModel` with the softmax over the whole catalog where
-the contest says nothing: its feed-forward width is the embedding width, ReLU, layer norm before the sub-layers, dropout
-on attention weights.
+``options["theirs"]`` names the model class and its arguments; `SASRecModel` with the softmax over the whole catalog
+where the contest says nothing: its feed-forward width is the embedding width, ReLU, layer norm before the sub-layers,
+dropout on attention weights.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ QUERY = "query_id"
 CUTOFFS = [5, 10, 20]
 
 
-def schema_of(neutral: NeutralSet, dim: int) -> TensorSchema:
+def schema_of(neutral: NeutralSet, dim: int, padding: int | None = None) -> TensorSchema:
+    """Items from 0; padding is N unless it is given."""
     return TensorSchema(
         [
             TensorFeatureInfo(
@@ -45,7 +46,7 @@ def schema_of(neutral: NeutralSet, dim: int) -> TensorSchema:
                 is_seq=True,
                 feature_type=FeatureType.CATEGORICAL,
                 embedding_dim=dim,
-                padding_value=neutral.num_items,
+                padding_value=neutral.num_items if padding is None else padding,
                 cardinality=neutral.num_items,
                 feature_hint=FeatureHint.ITEM_ID,
                 feature_sources=[TensorFeatureSource(FeatureSource.INTERACTIONS, ITEM)],
@@ -119,7 +120,7 @@ def train_bert(session: Session, neutral: NeutralSet, options: dict[str, Any], f
     from replay.data.nn import PandasSequentialDataset
     from replay.models.nn.sequential.bert4rec import Bert4Rec, Bert4RecTrainingDataset
 
-    schema = schema_of(neutral, options["dim"])
+    schema = schema_of(neutral, options["dim"], padding=0)  # its table has no row for N; attention leaves padding out
     lists = [neutral.sequence(user, HELD_OUT) - 1 for user in range(neutral.num_users)]
     frame = pd.DataFrame({QUERY: np.arange(neutral.num_users), ITEM: lists})
     data = Bert4RecTrainingDataset(

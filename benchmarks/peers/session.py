@@ -2,9 +2,9 @@
 
 A worker is started as ``python -m benchmarks.peers.NAME JSON``, builds its model, calls `Session.begin` once and
 `Session.tick` after every step. Between rounds it sleeps inside `tick` until the contest asks for more, and its clock
-stands still. One line of JSON on stdin asks for a round, of steps (``{"steps": 25}``) or of CPU time (``{"seconds": 60}``,
-ended by the step that uses it up), or for a ranking (``{"rank": "test", "file": PATH}``); one line of JSON on stdout
-answers it.
+stands still. One line of JSON on stdin asks for a round, of steps (``{"steps": 25}``) or of CPU time
+(``{"seconds": 60}``, ended by the step that uses it up), or for a ranking (``{"rank": "test", "file": PATH}``); one
+line of JSON on stdout answers it.
 
 Only the standard library is imported here: each peer runs in an environment of its own.
 """
