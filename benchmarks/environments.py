@@ -78,6 +78,14 @@ PEERS: dict[str, Peer] = {
             "setuptools<80",
         ),
         own_dependencies=False,
+        patches=(
+            Patch(
+                "recbole/model/general_recommender/lightgcn.py",
+                "A._update(data_dict)",
+                "A._dict.update(data_dict)",
+                "scipy 1.13 has no dok_matrix._update",
+            ),
+        ),
     ),
     "warprec": Peer(
         "warprec==2.2.8",

@@ -34,6 +34,7 @@ from components.evaluation.significance import paired_test, seed_mean
 from components.evaluation.validation import validation_metric
 from components.training.checkpoints import load_parameters
 from components.training.loop import Trainer
+from components.training.observer import Place
 from pipelines.config import RunConfig
 from pipelines.load_config import load_config
 from pipelines.training_job import METRIC, Built, TrainingJob, build
@@ -59,7 +60,7 @@ class Budget:
         self.seconds, self.clock = seconds, clock
         self.spent, self.targets, self._since = 0.0, 0, clock()
 
-    def begin(self, epochs: int, done: int, targets_per_epoch: int) -> None:
+    def begin(self, place: Place) -> None:
         self._since = self.clock()
 
     def step(self, epoch: int, targets: int) -> None:

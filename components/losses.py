@@ -64,6 +64,11 @@ def _product_dtype(states: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
+def _chunk(table: Tensor) -> int:
+    """States per chunk."""
+    return max(64, CHUNK_ELEMENTS.get(table.device.type, CHUNK_ELEMENTS["cuda"]) // len(table))
+
+
 def chunked_cross_entropy(
     states: Tensor, table: Tensor, targets: Tensor, *, scale: float = 1.0, chunk_rows: int | None = None
 ) -> Tensor:
@@ -87,10 +92,68 @@ def chunked_cross_entropy(
     """
     if len(states) == 0:
         return (states.sum() + table.sum()) * 0.0
-    elements = CHUNK_ELEMENTS.get(table.device.type, CHUNK_ELEMENTS["cuda"])
-    chunk = chunk_rows or max(64, elements // len(table))
+    chunk = chunk_rows or _chunk(table)
     result: Tensor = _ChunkedCrossEntropy.apply(states, table, targets, scale, chunk)  # type: ignore[no-untyped-call]
     return result
+
+
+class _ChunkedLogSumExp(torch.autograd.Function):
+    """``sum_i weights_i log sum_j exp <states_i, table_j>``; made chunk by chunk, as `_ChunkedCrossEntropy`."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, table: Tensor, weights: Tensor, chunk: int) -> Tensor:
+        kind = _product_dtype(states)
+        wide = torch.promote_types(kind, torch.float32)
+        vectors, low, factors = table.to(kind), states.to(kind), weights.to(wide)[:, None]  # (P, 1)
+        grad_states = torch.empty_like(states)
+        grad_table = torch.zeros(states.shape[1], len(table), dtype=wide, device=states.device)  # (D, N)
+        total = states.new_zeros((), dtype=wide)
+        for begin in range(0, len(states), chunk):
+            part = slice(begin, begin + chunk)
+            logits = torch.mm(low[part], vectors.t()).to(wide)  # (c, N)
+            sums = logits.logsumexp(dim=1, keepdim=True)
+            total += (sums * factors[part]).sum()
+            gradient = logits.sub_(sums).exp_().mul_(factors[part]).to(kind)
+            grad_states[part] = torch.mm(gradient, vectors)
+            grad_table += torch.mm(low[part].t(), gradient)
+        ctx.save_for_backward(grad_states, grad_table.t().to(table.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_states, grad_table = ctx.saved_tensors
+        return grad_states * grad_outputs[0], grad_table * grad_outputs[0], None, None
+
+
+def repeated_cross_entropy(
+    states: Tensor, table: Tensor, targets: Tensor, *, repeats: Tensor, chunk_rows: int | None = None
+) -> Tensor:
+    """`chunked_cross_entropy` where a state has several targets: the sum over all items is made once for each state.
+
+    ``loss = 1/P * (sum_r n_r log sum_j exp <states_r, table_j> - sum_i <states_r(i), table_targets_i>)``.
+
+    Args:
+        states: (R, D).
+        table: (N, D) vectors of all items that compete.
+        targets: (P,) rows of `table`, those of the first state first.
+        repeats: (R,) targets of each state, n_r; they add up to P.
+        chunk_rows: states per chunk; chosen from N when None.
+
+    Returns:
+        A scalar, in nats; 0 when P = 0.
+
+    >>> states, table = torch.zeros(2, 3), torch.zeros(4, 3)
+    >>> targets, repeats = torch.tensor([0, 3, 1]), torch.tensor([2, 1])
+    >>> round(repeated_cross_entropy(states, table, targets, repeats=repeats).item(), 4)  # log 4
+    1.3863
+    """
+    if len(targets) == 0:
+        return (states.sum() + table.sum()) * 0.0
+    own = torch.repeat_interleave(states, repeats, dim=0)  # (P, D)
+    positive = torch.linalg.vecdot(own, table[targets]).sum()
+    sums: Tensor = _ChunkedLogSumExp.apply(states, table, repeats, chunk_rows or _chunk(table))  # type: ignore[no-untyped-call]
+    loss: Tensor = (sums - positive) / len(targets)
+    return loss
 
 
 def bce_loss(positive: Tensor, negative: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Contender:
         options: sizes and whatever else the worker reads.
         steps: steps per round.
         against: the contender of ours that this one is compared with; None for our own.
+        seconds: CPU-seconds per round, instead of `steps`; for sides whose steps cost about the same.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Contender:
     options: dict[str, Any]
     steps: int
     against: str | None = None
+    seconds: float | None = None
 
 
 @dataclass
@@ -107,9 +109,13 @@ class Worker:
 
     def round(self, steps: int) -> dict[str, Any]:
         """Run `steps` steps and return what they cost."""
+        return self.ask(steps=steps)
+
+    def ask(self, **asked: Any) -> dict[str, Any]:
+        """Ask for what `session` knows, a round or a ranking, and return the answer."""
         stdin = self._stream(self._process.stdin)
         try:
-            stdin.write(json.dumps({"steps": steps}) + "\n")
+            stdin.write(json.dumps(asked) + "\n")
             stdin.flush()
         except BrokenPipeError as error:
             raise self._error() from error
@@ -167,7 +173,8 @@ def compete(
         note(f"{result.contender.name}: ready after {time.perf_counter() - began:.0f} s")
 
     def once(result: Result) -> None:
-        result.rounds.append(workers[result.contender.name].round(result.contender.steps))
+        worker, seconds = workers[result.contender.name], result.contender.seconds
+        result.rounds.append(worker.round(result.contender.steps) if seconds is None else worker.ask(seconds=seconds))
 
     try:
         for result in results:

@@ -6,6 +6,7 @@ the one before it validates. Only numpy is needed to read it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 HELD_OUT = 2  # one item validates, one tests
+HELD_OUT_OF = {"test": 1, "valid": 2}  # by part: how many last items of a user stand behind its history
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,52 @@ class NeutralSet:
             counts -= np.bincount(self.items[self.offsets[1:] - back], minlength=self.num_items + 1)
         return counts
 
-    def targets(self) -> Any:
-        """(U,) the last item of every user."""
-        return self.items[self.offsets[1:] - 1]
+    def targets(self, part: str = "test") -> Any:
+        """(U,) the item that tests every user, the last, or the one before it, which validates."""
+        return self.items[self.offsets[1:] - HELD_OUT_OF[part]]
+
+    def history(self, user: int, part: str) -> Any:
+        """Items of one user (from 0) before the one that `part` asks for."""
+        return self.sequence(user, HELD_OUT_OF[part])
+
+
+def best_items(scores: Any, histories: Sequence[Any], k: int) -> Any:
+    """(B, N + 1) scores by item number -> (B, k) best items, best first; neither PAD nor items of the row's history.
+
+    A row ends in 0 where fewer are left.
+
+    >>> best_items(np.array([[9.0, 1.0, 4.0, 3.0]]), [np.array([2])], 2).tolist()
+    [[3, 1]]
+    """
+    ranked = np.array(scores, dtype=np.float32)
+    ranked[:, 0] = -np.inf
+    for row, history in zip(ranked, histories, strict=True):
+        row[history] = -np.inf
+    k = min(k, ranked.shape[1] - 1)
+    chosen = np.argpartition(-ranked, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(ranked, chosen, axis=1)
+    chosen = np.where(values > -np.inf, chosen, 0)
+    return np.take_along_axis(chosen, np.argsort(-values, axis=1, kind="stable"), axis=1)
+
+
+def write_lists(path: str, lists: Any) -> None:
+    """Save (U, K) recommended items, one row per user of the set; 0 where nothing is recommended."""
+    np.save(path, np.asarray(lists, dtype=np.int32))
+
+
+def list_positions(lists: Any, targets: Any) -> Any:
+    """(U, K) recommended items and (U,) targets -> (U,) 1-based positions of the targets, K + 1 where they are missing.
+
+    Raises:
+        ValueError: not one list per target.
+
+    >>> list_positions(np.array([[4, 7], [4, 7]]), np.array([7, 5])).tolist()
+    [2, 3]
+    """
+    if len(lists) != len(targets):
+        raise ValueError(f"expected one list for each of {len(targets)} users, got {len(lists)} lists")
+    found = lists == np.asarray(targets)[:, None]
+    return np.where(found.any(axis=1), found.argmax(axis=1) + 1, lists.shape[1] + 1)
 
 
 def read_neutral(path: str | Path) -> NeutralSet:

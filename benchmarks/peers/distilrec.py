@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.peers.dataset import HELD_OUT, NeutralSet, read_neutral
+from benchmarks.peers.dataset import HELD_OUT, NeutralSet, read_neutral, write_lists
 from benchmarks.peers.session import Session
 from components.data.batching import Batch, TrainingBatches
 from components.data.flat_sequences import Sequences
-from components.model import Catalog, Ranker
+from components.model import Catalog, OutputHead, Ranker
 from components.students import STUDENTS
 from components.training.config import TrainingConfig
 from components.training.loop import Place, Trainer, World
@@ -36,9 +36,16 @@ def sequences_of(neutral: NeutralSet) -> Sequences:
 
 
 def build(options: dict[str, Any], neutral: NeutralSet, sequences: Sequences) -> Ranker:
-    """SASRec of the size and the architecture that the contest asks for."""
+    """The student that the contest names with its arguments, else a SASRec of the contest's sizes."""
     catalog = Catalog(neutral.num_items, neutral.num_users, neutral.training_counts(), sequences)
-    arguments = {
+    if "student" in options:
+        return STUDENTS[options["student"]].make(catalog, options["arguments"])
+    return STUDENTS["sasrec"].make(catalog, sasrec(options))
+
+
+def sasrec(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of SASRec."""
+    return {
         "dim": options["dim"],
         "num_layers": options["layers"],
         "num_heads": options["heads"],
@@ -49,15 +56,21 @@ def build(options: dict[str, Any], neutral: NeutralSet, sequences: Sequences) ->
         "norm": options.get("norm", "pre"),
         "activation": options.get("activation", "relu"),
     }
-    return STUDENTS["sasrec"].make(catalog, arguments)
 
 
 class Ticks:
-    """Observer of the training loop that hands control to the contest after every step."""
+    """Observer of the training loop that hands control to the contest after every step.
 
-    def __init__(self, session: Session, objective: Callable[[Batch], Tensor]) -> None:
+    Args:
+        session: the conversation with the contest.
+        objective: loss of a batch.
+        head: counts a step's targets where not every position is one, as in BERT4Rec; None: the loop says how many.
+    """
+
+    def __init__(self, session: Session, objective: Callable[[Batch], Tensor], head: OutputHead | None = None) -> None:
         self.session, self._objective = session, objective
         self.loss = torch.zeros(())
+        self._seen: list[int] | None = None if head is None else count_targets(head)
 
     def objective(self, batch: Batch) -> Tensor:
         """The loss, remembered for the answer."""
@@ -69,10 +82,25 @@ class Ticks:
         """Nothing to prepare."""
 
     def step(self, epoch: int, targets: int) -> None:
+        if self._seen is not None:
+            targets = sum(self._seen)
+            self._seen.clear()
         self.session.tick(targets, float(self.loss))
 
     def epoch(self, row: dict[str, float], checkpoint: Path) -> None:
         """Nothing: checkpoints are written as in any run."""
+
+
+def count_targets(head: OutputHead) -> list[int]:
+    """Wrap the loss of `head`; every call adds its number of targets to the list that is returned."""
+    loss, seen = head.loss, list[int]()
+
+    def counted(states: Tensor, targets: Tensor) -> Tensor:
+        seen.append(len(targets))
+        return loss(states, targets)
+
+    head.loss = counted  # type: ignore[method-assign]
+    return seen
 
 
 def run_loop(
@@ -81,10 +109,11 @@ def run_loop(
     batches: TrainingBatches,
     objective: Callable[[Batch], Tensor],
     world: World | None = None,
+    rank: Callable[[str, str], None] | None = None,
 ) -> None:
     """The training loop itself, as every student uses it, until the contest is over; rank 0 talks to the contest."""
     config = TrainingConfig(epochs=MANY_EPOCHS, batch_size=batches.batch_size, patience=None, precision="fp32")
-    ticks = Ticks(session, objective)
+    ticks = Ticks(session, objective, None if model.causal else model.head)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
@@ -97,18 +126,33 @@ def run_loop(
             observer=ticks if world is None or world.rank == 0 else None,
         )
         if trainer.observer:
-            session.begin(**facts(model))
+            session.begin(rank, **facts(model))
         trainer.fit()
 
 
 def train(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
-    """Plain training."""
-    run_loop(session, model, batches_of(sequences, options), model.loss)
+    """Plain training; it ranks with the model as it stands when it is asked to."""
+    from components.evaluation.ranking import top_lists
+
+    def rank(part: str, file: str) -> None:
+        write_lists(file, top_lists(model, sequences.cases(part), options["list"], exclude_seen=True))  # type: ignore[arg-type]
+
+    run_loop(session, model, batches_of(sequences, options), model.loss, rank=rank)
+
+
+def fit(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
+    """A model that only counts, from nothing; a step is one fit."""
+    neutral = read_neutral(options["data"])
+    session.begin(**facts(model))
+    while True:
+        build(options, neutral, sequences_of(neutral))
+        session.tick(int(sequences.train_end.sum()))
 
 
 def batches_of(sequences: Sequences, options: dict[str, Any]) -> TrainingBatches:
-    """Each user's latest window, as the peers have it."""
-    return TrainingBatches(sequences, options["length"], options["batch"], "last", options["seed"])
+    """Each user's latest window, as most peers have it, unless the contest asks for all windows."""
+    windows = options.get("windows", "last")
+    return TrainingBatches(sequences, options["length"], options["batch"], windows, options["seed"])
 
 
 def evaluate(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
@@ -141,7 +185,7 @@ def prepare(options: dict[str, Any]) -> tuple[Sequences, Ranker]:
 def main() -> None:
     session, options = Session.start()
     sequences, model = prepare(options)
-    {"train": train, "evaluate": evaluate}[options["task"]](session, model, sequences, options)
+    {"train": train, "fit": fit, "evaluate": evaluate}[options["task"]](session, model, sequences, options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,13 @@ QUIET: dict[str, Any] = {
 }
 
 
-def training_rounds(base: type, session: Session, count: Callable[[Any], int], facts: dict[str, Any]) -> Any:
+def training_rounds(
+    base: type,
+    session: Session,
+    count: Callable[[Any], int],
+    facts: dict[str, Any],
+    rank: Callable[[str, str], None] | None = None,
+) -> Any:
     """A Lightning callback that counts a batch's targets and hands control to the contest after each round.
 
     The clock runs from the end of one step to the end of another, so that fetching batches is counted once per step.
@@ -29,6 +35,7 @@ def training_rounds(base: type, session: Session, count: Callable[[Any], int], f
         session: the conversation with the contest.
         count: a batch -> how many of its positions contribute to the loss.
         facts: what is told about the model when training starts.
+        rank: see `Session.begin`.
     """
 
     class Rounds(base):  # type: ignore[misc]
@@ -36,7 +43,7 @@ def training_rounds(base: type, session: Session, count: Callable[[Any], int], f
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-            session.begin(parameters=parameters, **facts)
+            session.begin(rank, parameters=parameters, **facts)
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             loss = outputs["loss"] if isinstance(outputs, dict) else outputs

@@ -1,6 +1,7 @@
-"""RecBole's SASRec with its own trainer; cross-entropy at one target per augmented row.
+"""RecBole's models with its own trainer; its sequence models have one target per augmented row.
 
-Its layer norm stands after the sub-layers (GELU); the feed-forward width is set to the embedding width, as for all.
+``options["theirs"]`` is its configuration, with the name of the model; SASRec where the contest says nothing: layer
+norm after the sub-layers (GELU), the feed-forward width set to the embedding width, as for all.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.peers.dataset import NeutralSet, read_neutral
+from benchmarks.peers.dataset import NeutralSet, best_items, read_neutral, write_lists
 from benchmarks.peers.session import Session
 
-NAME = "neutral"
+PARTS = {"valid": 1, "test": 2}  # places in what RecBole's `data_preparation` returns
 
 
-def write_atomic(neutral: NeutralSet, folder: Path) -> None:
+def write_atomic(neutral: NeutralSet, folder: Path, name: str) -> None:
     """The .inter file that RecBole reads, with the position as the time."""
-    path = folder / NAME / f"{NAME}.inter"
+    path = folder / name / f"{name}.inter"
     path.parent.mkdir(parents=True, exist_ok=True)
     users, items, positions = neutral.columns()
     with path.open("w", encoding="utf-8") as file:
@@ -57,64 +59,113 @@ def settings(options: dict[str, Any], folder: Path) -> dict[str, Any]:
         "state": "ERROR",
         "reproducibility": False,
         "seed": options["seed"],
+        **{key: value for key, value in options.get("theirs", {}).items() if key != "model"},
     }
 
 
 class CountingLoss:
     """The model's loss, with a tick of the session for the step before: RecBole's own epoch loop calls nothing else."""
 
-    def __init__(self, session: Session, model: Any) -> None:
-        self.session, self.model = session, model
+    def __init__(self, session: Session, model: Any, label: str) -> None:
+        self.session, self.model, self.label = session, model, label
         self.pending: tuple[int, Any] | None = None
 
     def __call__(self, interaction: Any) -> Any:
         if self.pending is not None:
             self.session.tick(self.pending[0], float(self.pending[1]))
         loss = self.model.calculate_loss(interaction)
-        self.pending = (len(interaction), loss.detach())
+        self.pending = (self.targets(interaction), loss.detach())
         return loss
 
+    def targets(self, interaction: Any) -> int:
+        """Hidden items of a cloze (place 0 is padding to RecBole), rows with a positive label, or all rows."""
+        if "MASK_INDEX" in interaction.columns:
+            return int((interaction["MASK_INDEX"] > 0).sum())
+        if self.label in interaction.columns:
+            return int(interaction[self.label].sum())
+        return len(interaction)
 
-def train(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], facts: dict[str, Any]) -> None:
-    loss = CountingLoss(session, model)
-    session.begin(**facts)
+
+class Lists:
+    """Ranks for the users of a part, in RecBole's numbers, and writes lists in ours."""
+
+    def __init__(self, model: Any, data: tuple[Any, ...], neutral: NeutralSet, k: int) -> None:
+        self.model, self.data, self.neutral, self.k = model, data, neutral, k
+        dataset = data[0].dataset
+        self.users, self.items = (
+            np.array([0, *map(int, dataset.field2id_token[field][1:])])
+            for field in (dataset.uid_field, dataset.iid_field)
+        )  # by RecBole's number, 0 is its padding
+
+    @torch.no_grad()
+    def __call__(self, part: str, file: str) -> None:
+        self.model.eval()
+        lists = np.zeros((self.neutral.num_users, self.k), dtype=np.int32)
+        for interaction, *_ in self.data[PARTS[part]]:
+            theirs = self.model.full_sort_predict(interaction).view(len(interaction), -1).numpy()
+            scores = np.full((len(interaction), self.neutral.num_items + 1), -np.inf, dtype=np.float32)
+            scores[:, self.items] = theirs[:, : len(self.items)]
+            users = self.users[interaction[self.data[0].dataset.uid_field].numpy()] - 1
+            lists[users] = best_items(scores, [self.neutral.history(user, part) for user in users], self.k)
+        self.model.train()
+        write_lists(file, lists)
+
+
+def train(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], options: dict[str, Any]) -> None:
+    loss = CountingLoss(session, model, trainer.config["LABEL_FIELD"])
+    rank = Lists(model, data, read_neutral(options["data"]), options["list"]) if "list" in options else None
+    session.begin(rank, **facts_of(model))
     for epoch in range(10**6):
         trainer._train_epoch(data[0], epoch, loss_func=loss)
 
 
-def evaluate(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], facts: dict[str, Any]) -> None:
+def fit(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """A model that only counts, from nothing, and an epoch, in which such a model may count; a step is one fit."""
+    session.begin(**facts_of(model))
+    while True:
+        trainer.model = type(model)(trainer.config, data[0].dataset)
+        trainer._train_epoch(data[0], 0)
+        session.tick(len(data[0].dataset))
+
+
+def evaluate(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], options: dict[str, Any]) -> None:
     """`Trainer.evaluate` in full-sort mode: all users of the test part, all items."""
     trainer.eval_collector.data_collect(data[0])
     users = len(data[2]._dataset)
-    session.begin(**facts)
+    session.begin(**facts_of(model))
     while True:
         result = trainer.evaluate(data[2], load_best_model=False, show_progress=False)
         session.tick(users, result["ndcg@10"])
+
+
+def facts_of(model: Any) -> dict[str, Any]:
+    import recbole
+
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "torch": torch.__version__,
+        "version": f"RecBole {recbole.__version__}",
+    }
 
 
 def main() -> None:
     session, options = Session.start()
     torch.set_num_threads(1)
     arguments, sys.argv = sys.argv, sys.argv[:1]  # RecBole reads the command line itself
-    import recbole
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
-    folder = Path(options["data"]).parent
-    write_atomic(read_neutral(options["data"]), folder)
-    config = Config(model="SASRec", dataset=NAME, config_dict=settings(options, folder))
+    path = Path(options["data"])
+    write_atomic(read_neutral(path), path.parent, path.stem)
+    name = options.get("theirs", {}).get("model", "SASRec")
+    config = Config(model=name, dataset=path.stem, config_dict=settings(options, path.parent))
     init_seed(config["seed"], False)
     data = data_preparation(config, create_dataset(config))
     model = get_model(config["model"])(config, data[0].dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    facts = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "torch": torch.__version__,
-        "version": f"RecBole {recbole.__version__}",
-    }
     sys.argv = arguments
-    {"train": train, "evaluate": evaluate}[options["task"]](session, model, trainer, data, facts)
+    {"train": train, "fit": fit, "evaluate": evaluate}[options["task"]](session, model, trainer, data, options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""RecTools' SASRecModel, driven by its own Lightning trainer; softmax loss over the whole catalogue.
+"""RecTools' transformers, driven by its own Lightning trainer.
 
-Same sizes as ours: its feed-forward width is the embedding width, ReLU, layer norm before the sub-layers, dropout on
-attention weights.
+``options["theirs"]`` names the model class and its arguments; `SASRecModel` with the softmax over the whole catalog
+where the contest says nothing: its feed-forward width is the embedding width, ReLU, layer norm before the sub-layers,
+dropout on attention weights.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from rectools import Columns
 from rectools import __version__ as version
 from rectools.dataset import Dataset
 from rectools.metrics import MRR, NDCG, Recall, calc_metrics
-from rectools.models import SASRecModel
+from rectools.models import BERT4RecModel, SASRecModel
 
-from benchmarks.peers.dataset import NeutralSet, read_neutral
+from benchmarks.peers.dataset import HELD_OUT_OF, NeutralSet, read_neutral, write_lists
 from benchmarks.peers.lightning_rounds import MANY_EPOCHS, QUIET, training_rounds
 from benchmarks.peers.session import Session
 
 CUTOFFS = (5, 10, 20)
+MODELS = {"SASRecModel": SASRecModel, "BERT4RecModel": BERT4RecModel}
 
 
 def frame(neutral: NeutralSet, held_out: int) -> pd.DataFrame:
@@ -34,15 +36,19 @@ def frame(neutral: NeutralSet, held_out: int) -> pd.DataFrame:
     )
 
 
-def model_of(options: dict[str, Any], trainer: Any) -> SASRecModel:
-    return SASRecModel(
-        n_blocks=options["layers"],
-        n_heads=options["heads"],
-        n_factors=options["dim"],
-        dropout_rate=options["dropout"],
-        session_max_len=options["length"],
+def model_of(options: dict[str, Any], trainer: Any) -> Any:
+    theirs = options.get("theirs") or {
+        "model": "SASRecModel",
+        "n_blocks": options["layers"],
+        "n_heads": options["heads"],
+        "n_factors": options["dim"],
+        "dropout_rate": options["dropout"],
+        "session_max_len": options["length"],
+        "loss": "softmax",
+    }
+    return MODELS[theirs["model"]](
+        **{key: value for key, value in theirs.items() if key != "model"},
         batch_size=options["batch"],
-        loss="softmax",
         recommend_batch_size=options["evaluation_batch"],
         recommend_torch_device="cpu",
         get_trainer_func=trainer,
@@ -50,7 +56,18 @@ def model_of(options: dict[str, Any], trainer: Any) -> SASRecModel:
 
 
 def train(session: Session, neutral: NeutralSet, options: dict[str, Any], facts: dict[str, Any]) -> None:
-    rounds = training_rounds(Callback, session, lambda batch: int((batch["y"] != 0).sum()), facts)
+    def rank(part: str, file: str) -> None:
+        model.is_fitted = True  # it trains still: between two steps, it has all that `recommend` needs
+        history = Dataset.construct(frame(neutral, HELD_OUT_OF[part]))
+        users = np.arange(1, neutral.num_users + 1)
+        ranking = model.recommend(users, history, options["list"], filter_viewed=True, on_unsupported_targets="ignore")
+        lists = np.zeros((neutral.num_users, options["list"]), dtype=np.int32)
+        lists[ranking[Columns.User] - 1, ranking[Columns.Rank] - 1] = ranking[Columns.Item]
+        write_lists(file, lists)
+        model.is_fitted = False
+        model.torch_model.train()
+
+    rounds = training_rounds(Callback, session, lambda batch: int((batch["y"] != 0).sum()), facts, rank)
     model = model_of(options, lambda: Trainer(max_epochs=MANY_EPOCHS, callbacks=[rounds], **QUIET))
     model.fit(Dataset.construct(frame(neutral, 2)))
 

@@ -2,7 +2,9 @@
 
 A worker is started as ``python -m benchmarks.peers.NAME JSON``, builds its model, calls `Session.begin` once and
 `Session.tick` after every step. Between rounds it sleeps inside `tick` until the contest asks for more, and its clock
-stands still. One line of JSON on stdin asks for a round (``{"steps": 25}``), one line of JSON on stdout answers it.
+stands still. One line of JSON on stdin asks for a round, of steps (``{"steps": 25}``) or of CPU time
+(``{"seconds": 60}``, ended by the step that uses it up), or for a ranking (``{"rank": "test", "file": PATH}``); one
+line of JSON on stdout answers it.
 
 Only the standard library is imported here: each peer runs in an environment of its own.
 """
@@ -14,6 +16,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,6 +60,8 @@ class Session:
     def __init__(self, asked: TextIO, answers: TextIO) -> None:
         self._asked, self._answers = asked, answers
         self._left = self._units = 0
+        self._seconds: float | None = None
+        self._rank: Callable[[str, str], None] | None = None
         self._values: list[float] = []
         self._setup_peak = 0.0
 
@@ -70,8 +75,16 @@ class Session:
         os.dup2(2, 1)
         return cls(sys.stdin, answers), options
 
-    def begin(self, **facts: Any) -> None:
-        """Say what was built and wait for the first round."""
+    def begin(self, rank: Callable[[str, str], None] | None = None, **facts: Any) -> None:
+        """Say what was built and wait for the first round.
+
+        Args:
+            rank: called as ``rank(part, file)``: ranks for the users of "valid" or "test" with the model as it is,
+                writes the lists to the file (`dataset.write_lists`) and leaves the model ready to train on. None
+                where the worker offers no rankings.
+            facts: what is told about the model.
+        """
+        self._rank = rank
         self._setup_peak = peak_megabytes()
         reset_peak()
         self._answer({"ready": facts, "setup_peak_mb": self._setup_peak})
@@ -89,8 +102,7 @@ class Session:
         """
         self._units += units
         self._values.append(float(value))
-        self._left -= 1
-        if self._left > 0:
+        if not self._over():
             return
         peak = peak_megabytes()
         self._answer(
@@ -106,13 +118,30 @@ class Session:
         )
         self._wait()
 
+    def _over(self) -> bool:
+        if self._seconds is not None:
+            return cpu_seconds() - self._cpu >= self._seconds
+        self._left -= 1
+        return self._left <= 0
+
     def _answer(self, message: dict[str, Any]) -> None:
         self._answers.write(json.dumps(message) + "\n")
 
     def _wait(self) -> None:
+        asked = self._asked_for()
+        while "rank" in asked:
+            if self._rank is None:
+                raise ValueError(f"asked to rank the part {asked['rank']!r}, but this worker ranks for nobody")
+            self._rank(asked["rank"], asked["file"])
+            self._answer({"ranked": asked["rank"]})
+            asked = self._asked_for()
+        self._left, self._seconds = int(asked.get("steps", 0)), asked.get("seconds")
+        self._units, self._values = 0, []
+        self._wall, self._cpu = time.perf_counter(), cpu_seconds()
+
+    def _asked_for(self) -> dict[str, Any]:
         line = self._asked.readline()
         if not line.strip():
             raise SystemExit(0)
-        self._left = int(json.loads(line)["steps"])
-        self._units, self._values = 0, []
-        self._wall, self._cpu = time.perf_counter(), cpu_seconds()
+        asked: dict[str, Any] = json.loads(line)
+        return asked

@@ -6,7 +6,6 @@ share once, ``W [v_u; v_i] + b = (A v_u + b) + B v_i``, and a pair of a user and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -28,6 +27,7 @@ from components.students.mostpop import smoothed_shares
 
 # Pairs that the network sees at once: on a CPU their activations stay in a core's cache; a GPU wants large products.
 PAIRS = {"cpu": 1 << 12, "cuda": 1 << 18}
+KEPT = 4  # up to so many chunks keep their activations for the gradient, which spares a second pass; more compute again
 
 
 class DeepFMConfig(SamplingConfig, FieldConfig):
@@ -107,8 +107,8 @@ class Tower(nn.Module):
 class PairHead(OutputHead):
     """Score = that of the factorization machine plus the network's, for every pair of a state and an item.
 
-    Pairs go through the network in chunks; where a gradient is wanted, their activations are computed again in the
-    backward pass, so that memory grows with the scores alone.
+    Pairs go through the network in chunks; where many are to have a gradient, their activations are computed again in
+    the backward pass, so that memory grows with the scores alone.
 
     Args:
         item_rows: makes (C, D + 2 + H) rows of items; the student's own.
@@ -139,8 +139,13 @@ class PairHead(OutputHead):
         if self.candidates is None or self.compare is None:
             return F.cross_entropy(self._pairs(states, rows.rows(1, rows.num_items + 1)), targets - 1)
         drawn, log_q_targets, log_q_drawn = self.candidates.draw(targets)
-        positive = self._pairs(states, rows(targets)[:, None])[:, 0]  # (P,)
-        negative = self._pairs(states, rows(drawn)).masked_fill(drawn == targets[:, None], -torch.inf)  # (P, m)
+        if drawn.ndim == 1:
+            positive = self._pairs(states, rows(targets[:, None]))[:, 0]  # (P,)
+            negative = self._pairs(states, rows(drawn))  # (P, m)
+        else:
+            scores = self._pairs(states, rows(torch.cat([targets[:, None], drawn], dim=1)))  # (P, 1 + m)
+            positive, negative = scores[:, 0], scores[:, 1:]
+        negative = negative.masked_fill(drawn == targets[:, None], -torch.inf)
         return self.compare(positive, negative, log_q_targets, log_q_drawn)
 
     def scores(self, states: Tensor, candidates: Tensor) -> Tensor:
@@ -153,34 +158,33 @@ class PairHead(OutputHead):
 
     def _pairs(self, states: Tensor, rows: Tensor) -> Tensor:
         """(P, S) states and (C, S) rows, or (P, C, S) with rows of their own -> (P, C)."""
-        border = states.shape[1] - self.hidden
-        linear, deep = states[:, :border], states[:, border:]
+        sizes = [states.shape[1] - self.hidden, self.hidden]
+        linear, deep = torch.split(states, sizes, dim=1)
+        plain, layer = torch.split(rows, sizes, dim=-1)
         if rows.ndim == 2:
-            return linear @ rows[:, :border].t() + self._network(deep, rows[None, :, border:])
-        crossed = (rows[..., :border] @ linear[:, :, None])[..., 0]
-        return crossed + self._network(deep, rows[..., border:])
+            return linear @ plain.t() + self._network(deep, layer[None])
+        dots: Tensor = torch.linalg.vecdot(linear[:, None], plain)
+        return dots + self._network(deep, layer)
 
     def _network(self, users: Tensor, items: Tensor) -> Tensor:
-        """(P, H) and (1 or P, C, H) -> (P, C), chunk by chunk."""
-        repeat = torch.is_grad_enabled() and users.shape[0] * items.shape[1] > self._at_once(users)
-        parts = []
-        for some, columns in self._chunks(users, items.shape[1]):
-            pair = users[some], items[some if len(items) > 1 else slice(None), columns]
-            parts.append(recomputed(self.tower, self.tower.parameters(), *pair) if repeat else self.tower(*pair))
-        width = -(-items.shape[1] // self._width(users, items.shape[1]))  # parts of one row
-        lines = [torch.cat(parts[begin : begin + width], dim=1) for begin in range(0, len(parts), width)]
-        return torch.cat(lines) if lines else users.new_zeros(0, items.shape[1])
-
-    def _chunks(self, users: Tensor, num_items: int) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of every chunk, row by row."""
-        width = self._width(users, num_items)
+        """(P, H) and (1 or P, C, H) -> (P, C), chunk by chunk; split, since the gradient of slices is dear."""
+        width = max(1, min(items.shape[1], self._at_once(users)))
         height = max(1, self._at_once(users) // width)
-        for row in range(0, len(users), height):
-            for column in range(0, num_items, width):
-                yield slice(row, row + height), slice(column, column + width)
+        repeat = torch.is_grad_enabled() and users.shape[0] * items.shape[1] > KEPT * self._at_once(users)
+        # One entry where all users share the items.
+        rows = [torch.split(part, width, dim=1) for part in torch.split(items, height)]
+        lines = []
+        for number, some in enumerate(torch.split(users, height)):
+            pairs = [(some, columns) for columns in rows[number if len(items) > 1 else 0]]
+            lines.append(torch.cat([self._chunk(*pair, repeat) for pair in pairs], dim=1))
+        return torch.cat(lines)
 
-    def _width(self, users: Tensor, num_items: int) -> int:
-        return max(1, min(num_items, self._at_once(users)))
+    def _chunk(self, users: Tensor, items: Tensor, repeat: bool) -> Tensor:
+        """(p, H) and (1 or p, c, H) -> (p, c); `repeat`: computed again in the backward pass."""
+        scores: Tensor = (
+            recomputed(self.tower, self.tower.parameters(), users, items) if repeat else self.tower(users, items)
+        )
+        return scores
 
     def _at_once(self, users: Tensor) -> int:
         return self.pairs or PAIRS.get(users.device.type, PAIRS["cuda"])

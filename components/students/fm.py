@@ -44,15 +44,27 @@ def fold(fields: Tensor) -> tuple[Tensor, Tensor]:
     >>> V.tolist(), c.item()  # <v_1, v_2> = 0
     ([3.0, 1.0], 0.5)
     """
-    vectors, weights = fields[..., :-1], fields[..., -1]
+    return fold_parts(*parts(fields))
+
+
+def parts(fields: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., F, D + 1) -> (..., F, D) vectors and (..., F) weights, in one operation: slices have dear gradients."""
+    vectors, weights = torch.split(fields, [fields.shape[-1] - 1, 1], dim=-1)
+    return vectors, weights[..., 0]
+
+
+def fold_parts(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """`fold` of (..., F, D) vectors and (..., F) weights; a field alone makes no pairs."""
+    if vectors.shape[-2] == 1:
+        return vectors.squeeze(-2), weights.squeeze(-1)
     total = vectors.sum(dim=-2)
     pairs = (total.square().sum(dim=-1) - vectors.square().sum(dim=(-2, -1))) / 2
     return total, weights.sum(dim=-1) + pairs
 
 
-def first_layer(fields: Tensor, layer: nn.Linear | None) -> list[Tensor]:
-    """This side's share of a network's first layer, of (..., F, D + 1) fields: [(..., H)], or nothing without layer."""
-    return [] if layer is None else [layer(fields[..., :-1].flatten(-2))]
+def first_layer(vectors: Tensor, layer: nn.Linear | None) -> list[Tensor]:
+    """This side's share of a network's first layer, of (..., F, D) vectors: [(..., H)], or nothing without layer."""
+    return [] if layer is None else [layer(vectors.flatten(-2))]
 
 
 class UserRows(nn.Module):
@@ -72,11 +84,11 @@ class UserRows(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """See the class."""
-        fields = self.fields(batch)
-        total, own = fold(fields)
+        vectors, weights = parts(self.fields(batch))
+        total, own = fold_parts(vectors, weights)
         constant = own + self.bias if self.absolute else (own + self.bias).detach()
         ends = torch.stack([torch.ones_like(constant), constant], dim=1)
-        return torch.cat([total, ends, *first_layer(fields, self.layer)], dim=1)
+        return torch.cat([total, ends, *first_layer(vectors, self.layer)], dim=1)
 
 
 class ItemRows(nn.Module):
@@ -99,10 +111,10 @@ class ItemRows(nn.Module):
         """(...) -> (..., D + 2 [+ H])."""
         if torch.is_grad_enabled():
             self.kept.forget()  # an optimizer's step may follow
-        fields = self.fields(items)
-        total, own = fold(fields)
+        vectors, weights = parts(self.fields(items))
+        total, own = fold_parts(vectors, weights)
         ends = torch.stack([own, torch.ones_like(own)], dim=-1)
-        return torch.cat([total, ends, *first_layer(fields, self.layer)], dim=-1)
+        return torch.cat([total, ends, *first_layer(vectors, self.layer)], dim=-1)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """(stop - start, D + 2 [+ H])."""

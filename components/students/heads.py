@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from components.layers.drawn_scores import drawn_scores
 from components.layers.embedding import ItemEmbedding
 from components.losses import (
     bce_loss,
@@ -174,8 +175,10 @@ class SampledHead(DotProductHead):
             return states.sum() * 0.0
         drawn, log_q_targets, log_q_drawn = self.sampler.draw(targets)  # drawn: (m,) or (P, m)
         positive = torch.linalg.vecdot(states, self.item_embedding(targets))  # (P,)
-        vectors = self.item_embedding(drawn)
-        negative = states @ vectors.t() if drawn.ndim == 1 else (vectors @ states[:, :, None])[..., 0]  # (P, m)
+        if drawn.ndim == 1:
+            negative = states @ self.item_embedding(drawn).t()  # (P, m)
+        else:
+            negative = drawn_scores(states, self.item_embedding, drawn)
         negative = negative.masked_fill(drawn == targets[:, None], -torch.inf)
         return self.compare(positive, negative, log_q_targets, log_q_drawn)
 

@@ -15,7 +15,7 @@ from components.data.interactions import training_matrix
 from components.layers.bipartite import BipartiteGraph
 from components.layers.embedding import FullEmbedding, ItemEmbedding
 from components.layers.kept import Kept
-from components.losses import bpr_loss
+from components.losses import bpr_loss, repeated_cross_entropy
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import DotProductHead, NegativeSampler
@@ -86,6 +86,22 @@ class PropagatedVectors(nn.Module):
         mean = self.graph.propagate(start, self.num_layers)
         users, items = torch.split(mean, [self.graph.num_users + 1, self.num_items + 1])
         return users, items
+
+
+class SharedSoftmaxHead(DotProductHead):
+    """Scores as `DotProductHead`; the softmax is made once for neighboring positions of the same state.
+
+    All positions of a known user have one state, so that a window costs one row of the catalog's scores instead of one
+    per target.
+    """
+
+    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Full-catalog softmax cross-entropy; PAD does not compete."""
+        table = self.item_embedding.rows(1, self.item_embedding.num_items + 1)
+        changes = (states[1:] != states[:-1]).any(dim=1)
+        starts = torch.cat([changes.new_ones(min(1, len(states))), changes]).nonzero()[:, 0]  # (R,)
+        repeats = torch.diff(starts, append=starts.new_tensor([len(states)]))
+        return repeated_cross_entropy(states[starts], table, targets - 1, repeats=repeats)
 
 
 class BPRHead(DotProductHead):
@@ -193,6 +209,6 @@ def build(catalog: Catalog, config: LightGCNConfig) -> LightGCN:
     items = FullEmbedding(catalog.num_items, config.dim, INIT_STD)
     vectors = PropagatedVectors(graph, users, items, config.num_layers)
     if config.loss == "softmax":
-        return LightGCN(vectors, DotProductHead(vectors), config.max_length)
+        return LightGCN(vectors, SharedSoftmaxHead(vectors), config.max_length)
     sampler = NegativeSampler(catalog.counts, 1, by_popularity=False, shared=False)
     return LightGCN(vectors, BPRHead(vectors, items, sampler, config.l2), config.max_length, own=True)

@@ -8,7 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.peers.dataset import HELD_OUT, NeutralSet, read_neutral, write_neutral
+from benchmarks.peers.dataset import (
+    HELD_OUT,
+    NeutralSet,
+    best_items,
+    list_positions,
+    read_neutral,
+    write_lists,
+    write_neutral,
+)
 from benchmarks.peers.distillation import random_teachers
 from benchmarks.peers.distilrec import batches_of, sequences_of
 from benchmarks.two_workers import write_prepared
@@ -43,6 +51,25 @@ def test_columns_leave_out_what_is_held_out(neutral: NeutralSet) -> None:
     assert positions.tolist() == [0, 1, 2, 0, 1]
     assert neutral.targets().tolist() == [3, 2]
     assert neutral.training_counts().tolist() == [0, 2, 1, 1, 1]
+
+
+def test_parts_have_their_targets_and_histories(neutral: NeutralSet) -> None:
+    assert [neutral.targets(part).tolist() for part in ("valid", "test")] == [[4, 1], [3, 2]]
+    assert [neutral.history(0, part).tolist() for part in ("valid", "test")] == [[1, 2, 1], [1, 2, 1, 4]]
+
+
+def test_lists_hold_the_best_items_but_those_of_the_history(tmp_path: Path) -> None:
+    scores = np.array([[9.0, 1.0, 4.0, 3.0, 2.0], [9.0, 1.0, 4.0, 3.0, 2.0]])
+    lists = best_items(scores, [np.array([2]), np.array([], dtype=int)], 2)
+    assert lists.tolist() == [[3, 4], [2, 3]]
+    assert best_items(scores[:1], [np.array([2, 4])], 9).tolist() == [[3, 1, 0, 0]]
+    write_lists(str(tmp_path / "lists.npy"), lists)
+    assert list_positions(np.load(tmp_path / "lists.npy"), np.array([4, 1])).tolist() == [2, 3]
+
+
+def test_positions_want_one_list_per_target() -> None:
+    with pytest.raises(ValueError, match="one list for each of 2 users, got 1 lists"):
+        list_positions(np.array([[1]]), np.array([1, 2]))
 
 
 def test_missing_interactions_name_the_option(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.losses import LOSSES, METRIC, Budget, BudgetSpentError, Trained, summarize, train
+from components.training.observer import Place
 from pipelines.config import RunConfig
 from tests.pipelines.run_configs import PLAIN_RUN, make_config
 from tests.pipelines.test_teach_and_distill import write_prepared
@@ -28,7 +29,7 @@ def test_the_budget_counts_steps_and_nothing_between_epochs() -> None:
     clock = Ticking()
     budget = Budget(3.0, clock)
     clock.now += 100  # building the model
-    budget.begin(9, 0, 10)
+    budget.begin(Place(epochs=9, epoch=0, step=0, targets=90, done=0))
     budget.step(1, 4)
     budget.step(1, 4)
     clock.now += 100  # validation

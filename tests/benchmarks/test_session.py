@@ -10,7 +10,7 @@ import pytest
 from benchmarks.peers.session import Session, cpu_seconds, peak_megabytes, reset_peak
 
 
-def talk(lines: list[dict[str, int]]) -> tuple[Session, io.StringIO]:
+def talk(lines: list[dict[str, object]]) -> tuple[Session, io.StringIO]:
     answers = io.StringIO()
     return Session(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), answers), answers
 
@@ -30,6 +30,51 @@ def test_rounds_are_answered_with_sums_and_means() -> None:
     assert ready["ready"] == {"parameters": 7}
     assert (first["units"], first["steps"], first["value"]) == (30, 2, 3.0)
     assert (second["units"], second["steps"], second["value"]) == (5, 1, 1.0)
+
+
+def test_a_round_of_seconds_ends_with_the_step_that_uses_them_up() -> None:
+    session, answers = talk([{"seconds": 0.2}, {"steps": 1}])
+    session.begin()
+
+    def work() -> None:
+        while True:
+            before = cpu_seconds()
+            while cpu_seconds() - before < 0.06:
+                sum(range(1000))
+            session.tick(1)
+
+    with pytest.raises(SystemExit):
+        work()
+    _, first, second = read(answers)
+    assert 0.2 <= float(str(first["cpu_s"])) < 5
+    assert int(str(first["steps"])) > 1
+    assert second["steps"] == 1
+
+
+def test_rankings_are_made_between_rounds_and_not_charged() -> None:
+    asked: list[tuple[str, str]] = []
+    session, answers = talk([{"steps": 1}, {"rank": "valid", "file": "v"}, {"rank": "test", "file": "t"}, {"steps": 1}])
+
+    def rank(part: str, file: str) -> None:
+        asked.append((part, file))
+        before = cpu_seconds()
+        while cpu_seconds() - before < 0.2:
+            sum(range(1000))
+
+    session.begin(rank, parameters=7)
+    session.tick(1)
+    with pytest.raises(SystemExit):
+        session.tick(1)
+    assert asked == [("valid", "v"), ("test", "t")]
+    ready, _, valid, test, last = read(answers)
+    assert (ready["ready"], valid, test) == ({"parameters": 7}, {"ranked": "valid"}, {"ranked": "test"})
+    assert float(str(last["cpu_s"])) < 0.1
+
+
+def test_a_worker_that_cannot_rank_says_so() -> None:
+    session, _ = talk([{"rank": "test", "file": "t"}])
+    with pytest.raises(ValueError, match="asked to rank the part 'test', but this worker ranks for nobody"):
+        session.begin()
 
 
 def test_the_clock_stands_still_between_rounds() -> None:

@@ -14,6 +14,7 @@ from components.losses import (
     gbce_beta,
     gbce_loss,
     mean_bpr_loss,
+    repeated_cross_entropy,
     sampled_softmax_loss,
 )
 
@@ -56,6 +57,29 @@ def test_holds_no_full_logits() -> None:
         chunked_cross_entropy(states, table, torch.randint(0, 2000, (300,)))
     assert kept
     assert max(kept) <= table.numel()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_repeated_states_give_the_plain_cross_entropy_with_gradients(chunk: int | None) -> None:
+    torch.manual_seed(0)
+    states = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    repeats, targets = torch.tensor([3, 1, 5, 2]), torch.randint(0, 50, (11,))
+    plain = F.cross_entropy(states.repeat_interleave(repeats, dim=0) @ table.t(), targets)
+    expected = torch.autograd.grad(3.0 * plain, (states, table))
+    ours = repeated_cross_entropy(states, table, targets, repeats=repeats, chunk_rows=chunk)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(torch.autograd.grad(3.0 * ours, (states, table)), expected)
+
+
+def test_no_repeated_state_is_zero_and_has_gradients() -> None:
+    states, table = torch.zeros(0, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    loss = repeated_cross_entropy(states, table, none, repeats=none)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert table.grad is not None
+    assert not table.grad.any()
 
 
 def scores(rows: int = 5, negatives: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

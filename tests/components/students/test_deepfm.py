@@ -169,3 +169,20 @@ def test_answers_do_not_depend_on_their_company() -> None:
         alone = scorer.top_k([history], 20)
         assert np.array_equal(alone[0][0], items[row])
         assert np.array_equal(alone[1][0], scores[row])
+
+
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_own_negatives_have_one_loss_and_gradient_whatever_the_chunks(negatives: int) -> None:
+    """Few pairs keep their activations, many are computed again; one pair to a chunk computes all again."""
+    found = []
+    for pairs in (1, 2, 1000):
+        torch.manual_seed(0)
+        model, head = deep(loss="bce", num_negatives=negatives, shared_negatives=False, dropout=0.0)
+        head.pairs = pairs
+        torch.manual_seed(1)
+        loss = head.loss(model.train().states(batch()), TARGETS)
+        found.append((loss, torch.autograd.grad(loss, list(head.tower.parameters()))))
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
+    drawn_loss = found[2][0].item()
+    assert drawn_loss > 0.1

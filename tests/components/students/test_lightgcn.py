@@ -17,7 +17,7 @@ from components.distillation.distiller import Distiller
 from components.distillation.teacher_scores import TeacherCache
 from components.inference import Scorer
 from components.model import Catalog
-from components.students import STUDENTS
+from components.students import STUDENTS, lightgcn
 from components.students.lightgcn import LightGCN
 from components.training.config import TrainingConfig
 from components.training.optimizer import FusedAdam
@@ -113,6 +113,20 @@ def test_a_training_step_is_that_of_the_dense_formula(loss: str, monkeypatch: py
     for own, other in zip(layer_zero(model), layer_zero(plain), strict=True):
         torch.testing.assert_close(own, other)
     assert not any(table[0].any() for table in layer_zero(model)), "unknown user and PAD stay zero"
+
+
+def test_a_user_s_positions_share_one_row_of_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    plain = lightgcn.repeated_cross_entropy
+    monkeypatch.setattr(
+        lightgcn,
+        "repeated_cross_entropy",
+        lambda states, *rest, **more: rows.append(len(states)) or plain(states, *rest, **more),
+    )
+    batch = one_batch()
+    make(loss="softmax").train().loss(batch)
+    assert rows == [len(batch)]
+    assert len(batch.targets) > len(batch)
 
 
 def test_l2_weighs_the_vectors_of_layer_zero(monkeypatch: pytest.MonkeyPatch) -> None:
