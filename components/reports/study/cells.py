@@ -104,7 +104,7 @@ def _cost_grid(rows: Sequence[Row]) -> Grid:
         "inference time ×",
         "model MB",
         "memory ×",
-        "",
+        "note",
     )
     cells = []
     for row in rows:

@@ -113,6 +113,7 @@ def _sweeps(sections: Mapping[str, Sequence[Row]]) -> Picture | None:
             axis.set_xticks([row["value"] for row in varied])
             axis.xaxis.set_major_formatter(PLAIN_NUMBERS)
             axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.tick_params(axis="x", labelrotation=60)
             axis.set_xlabel(title)
         axes[0].set_ylabel(metric_title(MAIN_METRIC))
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

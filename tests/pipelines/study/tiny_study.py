@@ -17,7 +17,7 @@ CONTENT: dict[str, Any] = {
     "prepare": {"min_interactions_per_item": 2},
     "features": {"max_tokens": 8},
     "teachers": {
-        "text": {"kind": "unisrec", "training": SHORT, **TINY},
+        "text": {"kind": "unisrec", "mode": "inductive", "training": SHORT, **TINY},
         "id": {"kind": "unisrec", "mode": "transductive", "training": SHORT, **TINY},
     },
     "student": {"kind": "sasrec", "dim": 8, "inner_dim": 8, "max_length": 6},
