@@ -6,6 +6,7 @@ a changed clock frequency hits all alike. Ratios are therefore taken per round a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -123,7 +124,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process: its stdin closes, it exits by itself; what lingers is killed."""
-        self._stream(self._process.stdin).close()
+        with contextlib.suppress(BrokenPipeError):  # it was killed; what was asked of it last lies in the pipe
+            self._stream(self._process.stdin).close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -139,7 +141,11 @@ class Worker:
 
     def _error(self) -> ContenderError:
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-        return ContenderError(f"{self.contender.name} ended; its log {self.log} ends in:\n{tail}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)  # its pipe is closed, so it is about to end
+        status = self._process.returncode
+        how = "ended" if status is None else f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+        return ContenderError(f"{self.contender.name} {how}; its log {self.log} ends in:\n{tail}")
 
     @staticmethod
     def _stream(stream: IO[str] | None) -> IO[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,19 @@ import numpy as np
 import pytest
 
 from benchmarks.environments import OURS
-from benchmarks.peers.contest import Contender, Result, compare, compete, document, machine, rates, ratio, spread
+from benchmarks.peers.contest import (
+    Contender,
+    ContenderError,
+    Result,
+    Worker,
+    compare,
+    compete,
+    document,
+    machine,
+    rates,
+    ratio,
+    spread,
+)
 from benchmarks.peers.table import number, show, spread_text
 
 SIZES = {
@@ -122,3 +135,12 @@ def test_contest_of_real_processes(tiny: Path, tmp_path: Path) -> None:
     assert 0 < ours.work_peak_mb <= ours.peak_mb
     assert ours.rounds[0]["value"] == pytest.approx(np.log(20), rel=0.2)  # an untrained softmax over 20 items
     assert set(compare([ours, wrong, two])) == {"two"}
+
+
+def test_a_worker_that_is_killed_is_named_with_the_signal_and_can_be_closed(tiny: Path, tmp_path: Path) -> None:
+    worker = Worker(Contender("ours", "distilrec", OURS, {**SIZES, "task": "train", "data": str(tiny)}, 1), tmp_path)
+    worker._process.send_signal(signal.SIGTERM)
+    with pytest.raises(ContenderError, match=r"ours was killed by signal 15; its log .*ours\.log"):
+        worker.round(1)
+    worker._stream(worker._process.stdin).write("unsent")
+    worker.close()
