@@ -151,10 +151,11 @@ def context(inputs: dict[str, Path], folder: Path, **changes: Any) -> Any:
     config = {
         "teachers": {"uni": teacher},
         "features": object(),
-        "pretrain": SimpleNamespace(training=TRAINING, contrastive=ContrastiveConfig(item_drop=0.3), max_overlap=0.05),
+        "pretrain": SimpleNamespace(contrastive=ContrastiveConfig(item_drop=0.3), max_overlap=0.05),
         "domains": {"food": None, "books": None},
         "evaluate": SimpleNamespace(mask_history=False),
         "cluster_of": lambda _: SimpleNamespace(),
+        "pretraining_of": lambda _: TRAINING,
     }
     return SimpleNamespace(
         config=SimpleNamespace(**(config | changes)),

@@ -168,9 +168,10 @@ def test_the_stage_needs_no_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         teachers={"words": teacher},
         features=None,
         domains={"food": None},
-        pretrain=SimpleNamespace(training=TRAINING, contrastive=ContrastiveConfig(), max_overlap=1.0),
+        pretrain=SimpleNamespace(contrastive=ContrastiveConfig(), max_overlap=1.0),
         evaluate=SimpleNamespace(mask_history=False),
         cluster_of=lambda name: None,
+        pretraining_of=lambda name: TRAINING,
     )
     (tmp_path / "out").mkdir()
     context = SimpleNamespace(

@@ -6,7 +6,6 @@ import io
 import logging
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -27,7 +26,7 @@ class Worker(Messenger):
     """The observer in a worker that may be killed; its mailbox is no actor."""
 
     def __init__(self, mailbox: Mailbox, kill_at: int = -1) -> None:
-        super().__init__(SimpleNamespace(post=SimpleNamespace(remote=mailbox.post)), rank=0, grouped=False)
+        super().__init__(mailbox.post, rank=0, grouped=False)
         self.kill = KillAt(kill_at)
 
     def step(self, epoch: int, targets: int) -> None:
