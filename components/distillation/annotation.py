@@ -13,6 +13,7 @@ from torch import Tensor
 from components.data.batching import Batch, IntArray, PrefixBatches, TrainingBatches, evaluation_batches
 from components.data.flat_sequences import EvaluationCases, Sequences
 from components.model import Ranker
+from components.schema import PAD
 
 TOKENS = 8192  # items that are encoded at once
 SINGLES = 2048  # histories that are given to a model at once that reads each alone; it cuts them further
@@ -23,7 +24,7 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
     """(instances, d) states of `model` for every training instance, dropout off, fp16.
 
     Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. A model that is not
-    causal reads each history as a sequence of its own. Of a causal one, one pass over a window gives the states of all
+    causal reads each history as a sequence of its own, equal ones once. Of a causal one, one pass over a window gives the states of all
     its positions. Users with more than L inputs take several windows that overlap by
     half, and a state comes from the window in which its history is longer: it has seen at least the last L / 2 items.
 
@@ -40,7 +41,7 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
         if not states.shape[1]:
             states = np.empty((sequences.num_instances, found.shape[1]), np.float16)
         states[batch.instances[fresh].numpy()] = found
-    return states
+    return states if model.causal else states[equal_histories(sequences, model.max_length)]
 
 
 @torch.inference_mode()
@@ -79,19 +80,36 @@ def _batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]
 
 
 def _single_batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches of one history per row that together hold every instance, shortest first; all positions are kept."""
-    offsets = sequences.instance_offsets
-    instances = np.arange(sequences.num_instances)
-    rows = np.searchsorted(offsets, instances, side="right") - 1
-    seen = instances - offsets[rows] + 1  # items of each history
-    sizes = np.minimum(seen, length)
-    windows = np.stack([rows, seen - sizes, sizes], axis=1)
-    order = np.argsort(sizes, kind="stable")
+    """Batches of one history per row that together hold every distinct one, shortest first; all positions are kept."""
+    instances = np.unique(equal_histories(sequences, length))
+    windows = _single_windows(sequences, length)[instances]
+    order = np.argsort(windows[:, 2], kind="stable")
     batches = PrefixBatches(sequences, length, batch_size=1)
     for begin in range(0, len(order), SINGLES):
         chosen = order[begin : begin + SINGLES]
         batch = replace(batches.batch(windows[chosen]), instances=torch.from_numpy(instances[chosen]))
         yield batch, torch.ones(len(chosen), dtype=torch.bool)
+
+
+def equal_histories(sequences: Sequences, length: int) -> IntArray:
+    """(instances,) for each instance the first one whose last `length` items are the same."""
+    rows, first, size = _single_windows(sequences, length).T
+    steps = np.arange(length)
+    places = (sequences.offsets[rows] + first)[:, None] + steps  # (instances, L)
+    known = steps < size[:, None]
+    histories = np.where(known, sequences.items[np.where(known, places, 0)], PAD)
+    _, origin, number = np.unique(histories, axis=0, return_index=True, return_inverse=True)
+    return origin[number.reshape(-1)]
+
+
+def _single_windows(sequences: Sequences, length: int) -> IntArray:
+    """(instances, 3) user row, first item and number of items of each instance's history."""
+    offsets = sequences.instance_offsets
+    instances = np.arange(sequences.num_instances)
+    rows = np.searchsorted(offsets, instances, side="right") - 1
+    seen = instances - offsets[rows] + 1  # items of each history
+    sizes = np.minimum(seen, length)
+    return np.stack([rows, seen - sizes, sizes], axis=1)
 
 
 def overlapping_windows(inputs: IntArray, length: int) -> tuple[IntArray, IntArray]:

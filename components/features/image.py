@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from components.errors import ConfigError
 from components.features.pictures import UnusablePictureError, decode
 from components.features.pretrained import load_weights, loading
-from components.features.text import ModelName, fingerprint_folder, resolve_precision_name
+from components.features.text import ModelName, PrecisionChoice, fingerprint_folder, resolve_precision_name
 
 DESCRIPTORS: Final = "descriptors"
 READY: Final = "ready"
@@ -53,7 +53,7 @@ class ImageConfig(BaseModel):
     normalize: bool = Field(True, description="scale vectors to norm 1")
     max_pixels: int = Field(50_000_000, ge=1, description="larger pictures count as absent")
     batch_size: int = Field(32, ge=1, description="pictures per forward pass of a vision model")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: PrecisionChoice = Field(
         "auto", description="of a vision model; auto: bf16 where the hardware computes in it"
     )
 

@@ -26,6 +26,7 @@ WEIGHTS: Final = ("*.safetensors", "*.bin")
 ENCODING_VERSION: Final = 1  # raise it when the same text and settings give other vectors
 
 Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 FloatTable = NDArray[np.float32]
 
 
@@ -45,9 +46,7 @@ class TextConfig(BaseModel):
     word_drop: float | None = Field(
         None, gt=0, lt=1, description="for pre-training: also encode texts that lost each word at this rate"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the hardware computes in it"
-    )
+    precision: PrecisionChoice = Field("auto", description="auto: bf16 where the hardware computes in it")
 
 
 def resolve_model(name: str) -> str:
@@ -67,7 +66,7 @@ def resolve_precision(config: TextConfig, device: str = "cpu") -> Precision:
     return resolve_precision_name(config.precision, device)
 
 
-def resolve_precision_name(precision: Literal["auto", "fp32", "bf16"], device: str = "cpu") -> Precision:
+def resolve_precision_name(precision: PrecisionChoice, device: str = "cpu") -> Precision:
     """`precision`, or what ``auto`` means on `device`."""
     if precision != "auto":
         return precision

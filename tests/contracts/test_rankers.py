@@ -71,9 +71,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
     "bert4rec": [{}, {"norm": "pre", "mask_last": False, "mask_probability": 0.4}],
     "recguru": [{}, {"reconstruction_weight": 0.0, "num_negatives": 1}],
     "recformer": [
-        {"freeze_words": False},
-        {"attention": "longformer", "window": 16, "batch_tokens": 300},
-        {"pooling": "avg"},
+        {"precision": "fp32", "freeze_words": False},
+        {"precision": "fp32", "attention": "longformer", "window": 16, "batch_tokens": 300},
+        {"precision": "fp32", "pooling": "avg"},
     ],
     "unim2rec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],
     "unisrec": [{"mode": "inductive"}, {"mode": "transductive"}, {"whitening": True}, {"tune": "adaptor"}],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.features.text import PrecisionChoice, resolve_precision_name
 from components.layers.dropout import Dropout
 from components.layers.recompute import recomputed
 from components.teachers.recformer.tokens import NUM_TYPES, TokenBatch
@@ -155,6 +156,7 @@ class Backbone(nn.Module):
         dropout: rate on embeddings and on what each layer adds.
         attention_dropout: rate on attention weights.
         gradient_checkpointing: keep only the input of each layer and compute the rest again in the backward pass.
+        precision: of products, in training and after it; bf16 is autocast, and weights stay fp32.
     """
 
     def __init__(
@@ -163,16 +165,22 @@ class Backbone(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         gradient_checkpointing: bool = False,
+        precision: PrecisionChoice = "fp32",
     ) -> None:
         super().__init__()
-        self.shape, self.gradient_checkpointing = shape, gradient_checkpointing
+        self.shape, self.gradient_checkpointing, self.precision = shape, gradient_checkpointing, precision
         self.embeddings = Embeddings(shape, dropout)
         self.layers = nn.ModuleList(
             Layer(shape, _attention(shape, attention_dropout), dropout) for _ in range(shape.num_layers)
         )
 
     def forward(self, tokens: TokenBatch) -> Tensor:
-        """(B, T) tokens -> (B, T, d)."""
+        """(B, T) tokens -> (B, T, d) in fp32."""
+        device = tokens.ids.device.type
+        with torch.autocast(device, torch.bfloat16, resolve_precision_name(self.precision, device) == "bf16"):
+            return self._states(tokens).float()
+
+    def _states(self, tokens: TokenBatch) -> Tensor:
         length = tokens.ids.shape[1]
         hidden = self.embeddings(tokens)
         masks: tuple[Tensor | bool, ...]

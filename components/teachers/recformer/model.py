@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch, PrefixBatches, TrainingBatches, Windows
 from components.data.flat_sequences import Sequences
-from components.features.text import BUNDLED, ModelName, token_batches
+from components.features.text import BUNDLED, ModelName, PrecisionChoice, token_batches
 from components.model import Catalog, Phase, Ranker
 from components.schema import PAD
 from components.teachers.heads import CosineHead, unit
@@ -59,6 +59,10 @@ class RecformerConfig(BaseModel):
     lora_rank: int | None = Field(None, ge=1, description="train low-rank changes of queries and values alone")
     lora_alpha: float = Field(16.0, gt=0, description="the changes are scaled by alpha / rank")
     gradient_checkpointing: bool = Field(False, description="less memory, one more forward pass")
+    precision: PrecisionChoice = Field(
+        "auto",
+        description="of the language model, in training and after it; auto: bf16 where the hardware computes in it",
+    )
     num_negatives: int = Field(0, ge=0, description="random items that compete with the target; 0: all items do")
     batch_tokens: int = Field(8192, ge=1, description="tokens per forward pass, padding included")
     second_stage_epochs: int | None = Field(
@@ -93,7 +97,13 @@ class Recformer(Ranker):
 
     def _assemble(self, shape: Architecture, table: TokenTable) -> None:
         settings = self.settings
-        self.backbone = Backbone(shape, settings.dropout, settings.attention_dropout, settings.gradient_checkpointing)
+        self.backbone = Backbone(
+            shape,
+            settings.dropout,
+            settings.attention_dropout,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            precision=settings.precision,
+        )
         self.backbone.embeddings.words.requires_grad_(not settings.freeze_words)
         self._set_table(shape, table)
         self.register_buffer("architecture", shape.to_tensor())

@@ -241,8 +241,8 @@ def test_held_out_interactions_are_not_in_the_graph() -> None:
 def test_the_history_of_a_known_user_is_ignored() -> None:
     model = make().eval()
     scores = model.all_scores(history_batch([[1, 2], [7], []], 8, [4, 4, 4]))
-    assert torch.equal(scores[0], scores[1])
-    assert torch.equal(scores[0], scores[2])
+    torch.testing.assert_close(scores[0], scores[1])  # rows of one product may differ in their last bits
+    torch.testing.assert_close(scores[0], scores[2])
 
 
 @pytest.mark.parametrize("user", [0, 3, 4, 99])

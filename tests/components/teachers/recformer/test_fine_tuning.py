@@ -169,7 +169,13 @@ def test_resumes_after_a_kill_to_the_same_bits(step: int, bert: str, tmp_path: P
     assert history.best == straight.best > -math.inf
 
 
-STILL: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "second_stage_epochs": 1, "max_length": 8}
+STILL: dict[str, Any] = {
+    "precision": "fp32",
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "second_stage_epochs": 1,
+    "max_length": 8,
+}
 
 
 def shared_training(rank: int, folder: Path) -> None:

@@ -26,7 +26,7 @@ HISTORIES = [[1, 5, 9, 13], [2], [3, 7, 11, 15, 19, 23], []]
 
 def make(bert: str, catalog: Catalog = CATALOG, seed: int = 0, **arguments: Any) -> Recformer:
     seed_everything(seed)
-    model = TEACHERS["recformer"].make(catalog, {"backbone": bert, "max_length": 8, **arguments})
+    model = TEACHERS["recformer"].make(catalog, {"backbone": bert, "max_length": 8, "precision": "fp32", **arguments})
     assert isinstance(model, Recformer)
     return model.eval()
 
@@ -38,7 +38,7 @@ def states(model: Recformer, histories: list[list[int]]) -> torch.Tensor:
 
 def save(model: Recformer, folder: Path, **arguments: Any) -> bytes:
     folder.mkdir()
-    kept = {"max_length": 8, **arguments}
+    kept = {"max_length": 8, "precision": "fp32", **arguments}
     save_model(model, folder, kind="recformer", family="teacher", arguments=kept, catalog=CATALOG)
     return (folder / "model.safetensors").read_bytes()
 
@@ -49,6 +49,22 @@ def test_a_single_item_is_a_history_of_one(bert: str) -> None:
     assert items.shape == (25, 16)
     assert not items[0].any()
     torch.testing.assert_close(states(model, [[item] for item in range(1, 25)]), items[1:])
+
+
+def test_half_precision_changes_states_and_gradients_little(bert: str) -> None:
+    batch = history_batch(HISTORIES[:3], 8)
+    batch = replace(batch, targets=torch.tensor([17, 3, 9])[: len(batch.positions)])
+    for changes in ({}, {"attention": "longformer", "window": 16}, {"gradient_checkpointing": True}):
+        gradients, found = {}, {}
+        for precision in ("fp32", "bf16"):
+            model = make(bert, dropout=0.0, attention_dropout=0.0, precision=precision, **changes).train()
+            model.loss(batch).backward()
+            weight = model.backbone.layers[0].inner.weight.grad  # type: ignore[union-attr]
+            gradients[precision], found[precision] = weight.flatten(), states(model.eval(), HISTORIES)
+        assert found["bf16"].dtype == torch.float32
+        assert not torch.equal(found["bf16"], found["fp32"])  # the option does something
+        assert torch.cosine_similarity(found["bf16"], found["fp32"], dim=1).min() > 0.999
+        assert torch.cosine_similarity(gradients["bf16"], gradients["fp32"], dim=0) > 0.99
 
 
 def test_scores_are_cosines_over_the_temperature(bert: str) -> None:
@@ -81,6 +97,16 @@ def test_states_of_prefixes_are_those_computed_alone(bert: str) -> None:
         for place in range(len(items) - 1):
             alone = states(model, [items[: place + 1].tolist()])[0].numpy()
             np.testing.assert_allclose(found[SEQUENCES.instance_offsets[row] + place], alone, atol=1e-3)
+
+
+def test_annotation_reads_equal_histories_once(bert: str) -> None:
+    model, read = make(bert, max_length=1), []
+    encode = model.encode
+    model.encode = lambda histories: read.append(len(histories)) or encode(histories)  # type: ignore[method-assign,func-returns-value]
+    found = training_states(model, SEQUENCES)
+    ends = np.concatenate([SEQUENCES.training_items(row)[:-1] for row in range(len(SEQUENCES))])
+    assert sum(read) == len(np.unique(ends)) < len(ends) == len(found)
+    np.testing.assert_allclose(found, model.item_vectors()[ends].numpy(), atol=1e-3)
 
 
 def test_annotation_gives_long_users_their_whole_last_items(bert: str) -> None:
