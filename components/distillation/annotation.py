@@ -24,9 +24,9 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
     """(instances, d) states of `model` for every training instance, dropout off, fp16.
 
     Instance ``t`` of a user has the history ``items[:t + 1]``, of which a model sees the last L. A model that is not
-    causal reads each history as a sequence of its own, equal ones once. Of a causal one, one pass over a window gives the states of all
-    its positions. Users with more than L inputs take several windows that overlap by
-    half, and a state comes from the window in which its history is longer: it has seen at least the last L / 2 items.
+    causal reads each history as a sequence of its own, equal ones once. Of a causal one, one pass over a window gives
+    the states of all its positions. Users with more than L inputs take several windows that overlap by half, and a
+    state comes from the window in which its history is longer: it has seen at least the last L / 2 items.
 
     Args:
         model: a teacher; put into evaluation mode.
