@@ -48,7 +48,7 @@ def with_random(
     kept = {key: value for key, value in distillation.items() if key not in ("teachers", "base_weights", "epsilon")}
     return {
         **run,
-        "teachers": {**run["teachers"], RANDOM: {**random, "strength": 0.1}},
+        "teachers": {name: run["teachers"][name] for name in real} | {RANDOM: {**random, "strength": 0.1}},
         "distillation": {**kept, "teachers": real, "base_weights": "uniform"},
         "variants": {
             "average": {"weights": "average"},

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from pipelines.interrupt import interruptible
 from pipelines.lock import run_lock
 from pipelines.output import streams_to
 from pipelines.plan import Decision, plan
+from pipelines.preflight import check_sources
 from pipelines.progress import Board, make_board
 from pipelines.ray_session import ray_session
 from pipelines.stages import get_stage
@@ -94,7 +96,16 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
     with holding(config.folder) as board:
         stored = _recovered(config.folder, nodes)
         known = fingerprints(config, nodes)
-        executor = Executor(config, nodes, stored, known, board, lambda: _session(config), forced_stage)
+        executor = Executor(
+            config,
+            nodes,
+            stored,
+            known,
+            board,
+            session=lambda: _session(config),
+            forced_stage=forced_stage,
+            preflight=partial(check_sources, config),
+        )
         return RunResult(config.folder, executor.run())
 
 

@@ -36,6 +36,7 @@ from pipelines.stages import STAGES, Progress, StageContext, StageFunction
 if TYPE_CHECKING:
     from pipelines.config import ClusterConfig, RunConfig
 
+TRAINS: Final = ("pretrain", "teach", "distill")
 TIMING_FOLDER: Final = "logs/timing"
 
 
@@ -63,6 +64,8 @@ class Executor:
         session: opened before the first node that needs Ray; a run with nothing to do never starts it.
         forced_stage: runs in any case, with all that depends on it.
         load: finds the function of a stage.
+        preflight: called before the first node that trains, with all nodes that have no result; an error of it stops
+            everything that would train.
     """
 
     config: RunConfig
@@ -73,6 +76,7 @@ class Executor:
     session: Callable[[], AbstractContextManager[None]]
     forced_stage: str = ""
     load: Callable[[str], StageFunction] = lambda stage: STAGES[stage].load()
+    preflight: Callable[[Sequence[Node]], None] = lambda missing: None
     decisions: list[Decision] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +87,7 @@ class Executor:
         self._results: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
         self._failures: list[DistilrecError] = []
         self._lost: set[str] = set()  # failed, or depending on what failed
-        self._session_open = False
+        self._session_open = self._is_checked = False
         self._run = self.config.folder.absolute()  # workers have another current folder
 
     def run(self) -> list[Decision]:
@@ -116,6 +120,8 @@ class Executor:
             decision = decide(
                 node, self.stored.get(node.name), job.inputs, job.fingerprint, self._forced.get(node.name, "")
             )
+            if decision.run and node.stage in TRAINS and not self._may_train():
+                continue
             self.decisions.append(decision)
             if decision.run:
                 if STAGES[node.stage].needs_ray and not self._session_open:
@@ -126,6 +132,18 @@ class Executor:
                 stored = self.stored[node.name]
                 self._digests[node.name] = stored.digest if stored else ""
         return left
+
+    def _may_train(self) -> bool:
+        """Whether all that trainings start from is in order; where it is not, none of them runs."""
+        training = {node.name for node in self.nodes if node.stage in TRAINS}
+        if not self._is_checked:
+            self._is_checked = True
+            try:
+                self.preflight([node for node in self.nodes if self.stored.get(node.name) is None])
+            except DistilrecError as error:
+                self._failures.append(error)
+                self._lost |= training
+        return not training <= self._lost
 
     def _without_lost(self, waiting: list[Node]) -> list[Node]:
         """The nodes that can still be reached: none of their inputs failed, or waits for one that did."""

@@ -62,6 +62,24 @@ def loading(key: str, name: str, path: str, remedy: str) -> Iterator[None]:
         raise ConfigError(f"{key}: cannot load {tried} ({reason}); {remedy}") from error
 
 
+def read_model_configuration(key: str, name: str, path: str, remedy: str) -> Any:
+    """The configuration of a model of Hugging Face: whether it can be reached, long before its weights are needed.
+
+    Args:
+        key: see `loading`, as the others.
+        name: of the model.
+        path: where it is looked for.
+        remedy: what to give instead.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from transformers import AutoConfig  # here: importing takes seconds
+
+    with loading(key, name, path, remedy):
+        return AutoConfig.from_pretrained(path)
+
+
 def load_weights(path: str, dtype: torch.dtype = torch.float32) -> Any:
     """A model of Hugging Face with all weights that its ``config.json`` asks for; no code of the model's own is run.
 

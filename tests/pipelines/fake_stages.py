@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipelines.cache import read_stored
 from pipelines.config import RunConfig
 from pipelines.driver import chosen_nodes
 from pipelines.executor import Executor
+from pipelines.graph import Node
 from pipelines.plan import Decision
 from pipelines.stages import Progress, StageContext, StageFunction
 
@@ -59,6 +60,7 @@ class FakeStages:
         self.sessions = 0
         self.board = QuietBoard()
         self.fingerprints = {"prepare": "as first seen"}
+        self.preflight: Callable[[Sequence[Node]], None] = lambda _: None
         self._lock = threading.Lock()
 
     def load(self, stage: str) -> StageFunction:
@@ -83,8 +85,17 @@ class FakeStages:
         self.ran = []
         nodes = chosen_nodes(self.config, stage)
         stored = {node.name: read_stored(self.config.folder / node.folder) for node in nodes}
-        executor = Executor(self.config, nodes, stored, self.fingerprints, self.board, self.session, forced, self.load)
-        return executor.run()
+        return Executor(
+            self.config,
+            nodes,
+            stored,
+            self.fingerprints,
+            self.board,
+            self.session,
+            forced,
+            self.load,
+            self.preflight,
+        ).run()
 
 
 def manifests(run: Path) -> dict[str, bytes]:

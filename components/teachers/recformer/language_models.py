@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.errors import ConfigError
-from components.features.pretrained import load_weights, loading
+from components.features.pretrained import load_weights, loading, read_model_configuration
 from components.features.text import TEXT_MODELS, resolve_model
 from components.teachers.recformer.backbone import Architecture, AttentionKind, Backbone
 from components.teachers.recformer.tokens import NUM_TYPES
@@ -124,24 +124,33 @@ class LanguageModel:
         return found
 
 
+def read_language_model_configuration(name: str) -> Any:
+    """The configuration of a language model that can become a Recformer.
+
+    Raises:
+        ConfigError: it cannot be read, or is of another architecture.
+    """
+    config = read_model_configuration("backbone", name, resolve_model(name), TEXT_MODELS)
+    if config.model_type not in FIRST_POSITION:
+        raise ConfigError(
+            f"backbone: {name!r} is of architecture {config.model_type!r}; "
+            f"Recformer can start from: {', '.join(FIRST_POSITION)}"
+        )
+    if config.hidden_act != "gelu":
+        raise ConfigError(f"backbone: {name!r} has the activation {config.hidden_act!r}; expected 'gelu'")
+    return config
+
+
 def load_language_model(name: str) -> LanguageModel:
     """Read a language model by its Hugging Face name or from a local folder; no code of the model's own is run.
 
     Raises:
         ConfigError: it cannot be read, or is of an architecture that cannot become a Recformer.
     """
-    from transformers import AutoConfig, AutoTokenizer  # here: importing takes seconds
+    from transformers import AutoTokenizer  # here: importing takes seconds
 
-    path = resolve_model(name)
+    path, config = resolve_model(name), read_language_model_configuration(name)
     with loading("backbone", name, path, TEXT_MODELS):
-        config: Any = AutoConfig.from_pretrained(path)
-        if config.model_type not in FIRST_POSITION:
-            raise ConfigError(
-                f"backbone: {name!r} is of architecture {config.model_type!r}; "
-                f"Recformer can start from: {', '.join(FIRST_POSITION)}"
-            )
-        if config.hidden_act != "gelu":
-            raise ConfigError(f"backbone: {name!r} has the activation {config.hidden_act!r}; expected 'gelu'")
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
         model = load_weights(path)
     if tokenizer.cls_token_id is None:
