@@ -143,9 +143,9 @@ def test_teachers_are_multiplied_by_seeds_and_share_one_pretraining() -> None:
 
 def test_the_random_teacher_takes_the_place_of_the_last(tmp_path: Path) -> None:
     run = random_teacher.with_random(
-        {"teachers": {"a-s0": {}}}, {"weight": 2.0, "epsilon": 1}, ["a", "b", "c"], {"kind": "external"}
+        {"teachers": {"a": {}, "b": {}, "c": {}, "d": {}}}, {"weight": 2.0}, ["a", "b", "c"], {"kind": "external"}
     )
-    assert run["teachers"]["random"] == {"kind": "external", "strength": 0.1}
+    assert run["teachers"] == {"a": {}, "b": {}, "c": {}, "random": {"kind": "external", "strength": 0.1}}
     assert run["distillation"] == {"weight": 2.0, "teachers": ["a", "b", "c"], "base_weights": "uniform"}
     assert run["variants"]["random-average"] == {"teachers": ["a", "b", "random"], "weights": "average"}
     assert run["variants"]["without-third"] == {"teachers": ["a", "b"]}
