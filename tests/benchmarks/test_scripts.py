@@ -143,7 +143,10 @@ def test_teachers_are_multiplied_by_seeds_and_share_one_pretraining() -> None:
 
 def test_the_random_teacher_takes_the_place_of_the_last(tmp_path: Path) -> None:
     run = random_teacher.with_random(
-        {"teachers": {"a": {}, "b": {}, "c": {}, "d": {}}}, {"weight": 2.0}, ["a", "b", "c"], {"kind": "external"}
+        {"teachers": {"a": {}, "b": {}, "c": {}, "d": {}}},
+        {"weight": 2.0, "epsilon": 1},
+        ["a", "b", "c"],
+        {"kind": "external"},
     )
     assert run["teachers"] == {"a": {}, "b": {}, "c": {}, "random": {"kind": "external", "strength": 0.1}}
     assert run["distillation"] == {"weight": 2.0, "teachers": ["a", "b", "c"], "base_weights": "uniform"}
