@@ -1,24 +1,31 @@
-"""What a run starts from, checked before anything trains: hours later would be too late to learn of a wrong file."""
+"""What a run starts from, checked before anything trains: hours later would be too late to learn of a wrong file.
+
+The driver reads this module before its Ray session: nothing here may import Ray.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+
+from components.artifacts.format import verify
+from components.artifacts.models import read_model_config
 from components.data.prepared import PreparedSet
-from components.errors import DistilrecError
+from components.errors import ArtifactError, ConfigError, DistilrecError
+from components.evaluation.metrics import metric_values
 from components.features.image import DESCRIPTORS, IMAGE_MODELS, READY
 from components.features.pretrained import read_model_configuration
 from components.features.text import BUNDLED, TEXT_MODELS, resolve_model
-from components.teachers.external import EXTERNAL
+from components.teachers.external import EXTERNAL, ExternalConfig, ExternalTeacher, load_external
 from components.teachers.recformer.language_models import read_language_model_configuration
+from pipelines.config import MAX_OVERLAP, RunConfig
 from pipelines.failures import failure, joined
-from pipelines.teach import check_pretrained, read_external
-
-if TYPE_CHECKING:
-    from pipelines.config import RunConfig
-    from pipelines.graph import Node
+from pipelines.graph import Node
+from pipelines.overlap import Overlap, compare_artifact
+from pipelines.training_job import METRIC
 
 Check = Callable[[], object]
 
@@ -60,3 +67,42 @@ def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[Ch
             yield lambda: check_pretrained(config, node.suffix, Path(folder), prepared)
         if (backbone := teacher.arguments.get("backbone", BUNDLED)) != BUNDLED:
             yield lambda: read_language_model_configuration(backbone)
+
+
+def read_external(name: str, arguments: Mapping[str, Any], prepared: PreparedSet) -> tuple[ExternalTeacher, float]:
+    """The arrays of the external teacher `name`, and its strength: given, or measured on validation histories.
+
+    Raises:
+        DataError: see `load_external`.
+        ConfigError: its strength is neither given nor measurable: the states cover no validation histories.
+    """
+    config = ExternalConfig.model_validate(arguments)
+    arrays, strength = load_external(config, prepared), config.strength
+    if strength is None and arrays.valid_states is not None:
+        targets = prepared.sequences.cases("valid").targets
+        scores = arrays.valid_states @ arrays.items[1:].T  # (C, N)
+        chosen = scores[np.arange(len(targets)), targets - 1]
+        strength = float(metric_values((scores >= chosen[:, None]).sum(axis=1), METRIC).mean())
+    if strength is None:
+        raise ConfigError(
+            f"teachers.{name}.strength: missing, and {config.states} holds no states of the validation "
+            "histories to measure it; give the teacher's validation NDCG@10, or a file keyed by user_id and position"
+        )
+    return arrays, strength
+
+
+def check_pretrained(config: RunConfig, name: str, folder: Path, prepared: PreparedSet) -> Overlap:
+    """What the pre-trained artifact in `folder` knows of the run's own items; teacher `name` may start from it.
+
+    Raises:
+        ArtifactError: it is damaged or of another kind.
+        DataError: it learnt from too many of the run's own items.
+    """
+    verify(folder)
+    kind, expected = read_model_config(folder).kind, config.teachers[name].kind
+    if kind != expected:
+        raise ArtifactError(f"teachers.{name}.pretrained: {folder} holds a {kind}, expected a {expected}")
+    overlap = compare_artifact(prepared, folder)
+    limit = config.pretrain.max_overlap if config.pretrain else MAX_OVERLAP
+    overlap.check(limit, f"{folder} knows what this run is tested on; pre-train without those domains")
+    return overlap

@@ -231,6 +231,13 @@ def test_help_starts_without_torch_or_ray() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_driver_reads_no_ray_before_its_session() -> None:
+    """Ray reads how its processes prove who they are when it is imported; the session decides that."""
+    code = "import sys, pipelines.driver, pipelines.preflight; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 STOPPED = """
 import contextlib, sys, threading
 import pipelines.driver
