@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,8 @@ from pipelines.stages import StageContext
 from pipelines.training_job import METRIC, TEACHERS_FILE, teacher_items
 
 ROWS_PER_GROUP = 2048  # users that are held with their states at once
+PIECES = 32  # an actor takes a piece of a file, so that one file keeps several busy and progress shows
+SMALLEST_PIECE, LARGEST_PIECE = 64, 4096  # users
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Teacher:
 
 
 class SequenceAnnotator:
-    """A Ray Data actor: reads a file of sequences, adds two columns per teacher, writes the file's annotated copy.
+    """A Ray Data actor: reads a piece of a file of sequences, adds two columns per teacher, writes it as a file.
 
     One column holds the states of all training instances, the other that of the validation history. Teachers from files
     may lack the latter.
@@ -98,25 +101,29 @@ class SequenceAnnotator:
         self.names, self.target = [teacher.name for teacher in teachers], target
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One row per file: its path and the numbers of its first training instance and validation case."""
-        rows = zip(batch["file"], batch["instance"], batch["case"], strict=True)
-        counts = [self._annotate(Path(file), int(instance), int(case)) for file, instance, case in rows]
+        """One row per piece: its file and users there, and the numbers of its first training instance and case."""
+        names = ("file", "first", "stop", "instance", "case")
+        counts = [
+            self._annotate(Path(file), *map(int, numbers))
+            for file, *numbers in zip(*map(batch.get, names), strict=True)
+        ]
         return {"instances": np.array(counts, dtype=np.int64)}
 
-    def _annotate(self, source: Path, instance: int, case: int) -> int:
-        """Stream the file through in row groups, so that only few users' states are in memory."""
-        writer, first = None, instance
-        for rows in pq.ParquetFile(source).iter_batches(ROWS_PER_GROUP):
-            table = pa.Table.from_batches([rows])
+    def _annotate(self, source: Path, first: int, stop: int, instance: int, case: int) -> int:
+        """Stream the users `first` to `stop` - 1 through, so that only few users' states are in memory."""
+        writer, begin = None, instance
+        for table in _rows(source, first, stop):
             sequences = read_sequences(table)
             for name in self.names:
                 table = self._with_states(table, sequences, name, instance, case)
             instance, case = instance + sequences.num_instances, case + len(sequences.cases("valid"))
-            writer = writer or pq.ParquetWriter(self.target / source.name, table.schema, compression="zstd")
+            writer = writer or pq.ParquetWriter(
+                self.target / f"{source.stem}-{first:09d}.parquet", table.schema, compression="zstd"
+            )
             writer.write_table(table)
         if writer:
             writer.close()
-        return instance - first
+        return instance - begin
 
     def _with_states(self, table: pa.Table, sequences: Sequences, name: str, instance: int, case: int) -> pa.Table:
         """The table with the columns of one teacher."""
@@ -134,6 +141,16 @@ class SequenceAnnotator:
             return table
         offsets = np.searchsorted(cases.rows, np.arange(len(sequences) + 1))
         return table.append_column(f"{VALID_STATE_PREFIX}{name}", _lists(valid, offsets))
+
+
+def _rows(file: Path, first: int, stop: int) -> Iterator[pa.Table]:
+    """The rows `first` to `stop` - 1 of a Parquet file, few at once."""
+    begin = 0
+    for rows in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):
+        skipped, end = max(first - begin, 0), min(stop - begin, len(rows))
+        if skipped < end:
+            yield pa.Table.from_batches([rows.slice(skipped, end - skipped)])
+        begin += len(rows)
 
 
 def _lists(states: NDArray[np.float16], offsets: NDArray[np.int64]) -> pa.ListArray:
@@ -185,19 +202,11 @@ def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:
 
 
 def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list[Teacher]) -> None:
-    """Spread the files over actors; each loads the teachers once."""
+    """Spread pieces of the files over actors; each loads the teachers once."""
     cluster = context.config.cluster
     gpu = training_gpu(cluster)
-    files = prepared.sequence_files
-    rows = [pq.ParquetFile(file).metadata.num_rows for file in files]
-    borders = np.concatenate([[0], np.cumsum(rows)])  # users before each file
-    instances = prepared.sequences.instance_offsets[borders]
-    cases = np.searchsorted(prepared.sequences.cases("valid").rows, borders)
-    context.progress.start(int(instances[-1]), "states")
-    work = [
-        {"file": str(file.resolve()), "instance": int(instance), "case": int(case)}
-        for file, instance, case in zip(files, instances[:-1], cases[:-1], strict=True)
-    ]
+    work = pieces(prepared)
+    context.progress.start(prepared.sequences.num_instances, "states")
     done = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         SequenceAnnotator,
         fn_constructor_args=(teachers, (context.folder / SEQUENCES_FOLDER).resolve(), gpu),
@@ -208,3 +217,26 @@ def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list
     )
     for row in done.iter_rows():
         context.progress.advance(int(row["instances"]))
+
+
+def pieces(prepared: PreparedSet) -> list[dict[str, Any]]:
+    """What an actor takes at once: users of one file, and what it must know of those before them, in order."""
+    sequences = prepared.sequences
+    size = min(max(len(sequences) // PIECES, SMALLEST_PIECE), LARGEST_PIECE)
+    offsets, cases = sequences.instance_offsets, sequences.cases("valid").rows
+    found, before = [], 0  # users of the files before
+    for file in prepared.sequence_files:
+        rows = pq.ParquetFile(file).metadata.num_rows
+        for first in range(0, rows, size):
+            user = before + first
+            found.append(
+                {
+                    "file": str(file.resolve()),
+                    "first": first,
+                    "stop": min(first + size, rows),
+                    "instance": int(offsets[user]),
+                    "case": int(np.searchsorted(cases, user)),
+                }
+            )
+        before += rows
+    return found

@@ -235,11 +235,14 @@ def test_states_of_external_validation_histories_go_to_their_users(
     arrays.save(tmp_path / "mine")
     target = tmp_path / "annotate"
     shutil.copytree(tmp_path / "prepare", target)
+    shutil.rmtree(target / "sequences")
+    (target / "sequences").mkdir()
     annotator = SequenceAnnotator([Teacher("mine", tmp_path / "mine")], target / "sequences", gpu=False)
-    for file in PreparedSet(tmp_path / "prepare").sequence_files:
-        row = 20 * int(file.stem[-1])
-        place = {"instance": sequences.instance_offsets[row], "case": (cases.rows < row).sum()}
-        annotator({"file": np.array([str(file)]), **{key: np.array([value]) for key, value in place.items()}})
+    monkeypatch.setattr(annotate, "SMALLEST_PIECE", 9)
+    work = annotate.pieces(PreparedSet(tmp_path / "prepare"))
+    assert [(piece["first"], piece["stop"]) for piece in work] == [(0, 9), (9, 18), (18, 20)] * 3
+    for piece in reversed(work):
+        annotator({key: np.array([value]) for key, value in piece.items()})
     annotated = PreparedSet(target)
     valid = annotated.valid_states("mine")
     assert valid is not None
