@@ -72,7 +72,8 @@ class Scorer:
         for numbers, batch in evaluation_batches(cases, self.model.max_length, self._histories_at_once()):
             states = self.model.states(batch.to(self.device))
             for part in _slices(len(numbers), self._rows_at_once()):
-                positions[numbers[part]] = self._rank(states[part], cases, numbers[part], mask_history, ties)
+                ready = self.model.head.ready(states[part])
+                positions[numbers[part]] = self._rank(ready, cases, numbers[part], mask_history, ties)
         return positions
 
     def _rank(
