@@ -175,9 +175,10 @@ def _node_resources(ray: Any) -> list[dict[str, float]]:
 
 
 def _quiet(ray: Any) -> None:
-    """Progress is ours; Ray's own bars and notices go nowhere, its errors still arrive as exceptions."""
+    """Progress and patience are ours; Ray's bars and notices go nowhere, its errors still arrive as exceptions."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # half an hour is not long for a language model or a queue
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
