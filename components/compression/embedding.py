@@ -74,7 +74,8 @@ class BlockEmbedding(nn.Module):
 
     def _padding(self, distinct: Tensor) -> Tensor:
         """(1, D) zeros where PAD is among the distinct items, of which it is the first; else (0, D)."""
-        return self.tables[0].new_zeros(int((distinct[:1] == PAD).sum()), self.dim)
+        zeros: Tensor = self.tables[0].new_zeros(int((distinct[:1] == PAD).sum()), self.dim)
+        return zeros
 
     def _vectors(self, distinct: Tensor) -> list[Tensor]:
         """(n, D) vectors of the ascending items `distinct`, block after block."""
