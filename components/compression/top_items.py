@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.compression.heads import TreeHead
+from components.schema import PAD
 
 Rule = Literal["exact", "paper", "code"]
 
@@ -23,7 +24,7 @@ class TopItems:
 
     Attributes:
         items: (P, k) item numbers, best first.
-        scores: (P, k) their log probabilities; -inf where no item is left.
+        scores: (P, k) their log probabilities; -inf, and the item PAD, where no item is left.
         visited: (P,) blocks below the root that were looked into.
     """
 
@@ -50,7 +51,7 @@ def top_items(
         seen: items to leave out, for each state.
         rule: which blocks are visited.
     """
-    root = F.linear(states, head.root).log_softmax(1)
+    root = _numbers_only(F.linear(states, head.root).log_softmax(1))
     own = head.blocks.sizes[0]
     numbers = torch.arange(1, own + 1, device=states.device)
     items, scores = _merge(
@@ -75,11 +76,16 @@ def top_items(
             rows = (needed & (order[:, place] == leaf)).nonzero().flatten()
             start = head.blocks.starts[leaf + 1]
             inner = F.linear(F.linear(states[rows], head.projections[leaf]), head.leaves[leaf]).log_softmax(1)
-            found = _without(inner + parent[rows, None], start, seen, rows.tolist())
+            found = _without(_numbers_only(inner + parent[rows, None]), start, seen, rows.tolist())
             numbers = torch.arange(start, start + found.shape[1], device=states.device).expand(len(rows), -1)
             items[rows], scores[rows] = _merge(items[rows], scores[rows], numbers, found)
             visited[rows] += 1
-    return TopItems(items, scores, visited)
+    return TopItems(items.masked_fill(scores == -torch.inf, PAD), scores, visited)
+
+
+def _numbers_only(scores: Tensor) -> Tensor:
+    """NaN ranks nothing."""
+    return scores.masked_fill(scores.isnan(), -torch.inf)
 
 
 def _merge(items: Tensor, scores: Tensor, new_items: Tensor, new_scores: Tensor) -> tuple[Tensor, Tensor]:

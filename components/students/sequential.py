@@ -100,7 +100,8 @@ def shared_encoder(encoder: TransformerEncoder, config: CompressibleConfig) -> T
     """The encoder, some of whose blocks share weights where the student is compressed."""
     if config.compression:
         kernels = shared_kernels(len(encoder.blocks), config.compression.sharing)
-        share_layers(encoder, [(first // 2, second // 2) for first, second in kernels])
+        owners = {number: block for block, pair in reversed(list(enumerate(kernels))) for number in pair}
+        share_layers(encoder, [(owners[first], owners[second]) for first, second in kernels])
     return encoder
 
 

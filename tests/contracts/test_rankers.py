@@ -92,7 +92,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {  # arguments that are worth a run 
         {},
         {"norm": "pre", "mask_last": False, "mask_probability": 0.4},
         {"compression": {"output": "tied", "factor": 2}},
-        {"compression": {"factor": 2, "sharing": "cb"}, "num_layers": 2},
+        {"compression": {"factor": 1}},
     ],
     "recguru": [
         {},
