@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components.compression.heads import TreeHead
+from components.compression.top_items import top_items
 from components.data.batching import Batch, evaluation_batches, history_batch
 from components.data.flat_sequences import EvaluationCases
 from components.errors import StageError
@@ -72,7 +74,8 @@ class Scorer:
         for numbers, batch in evaluation_batches(cases, self.model.max_length, self._histories_at_once()):
             states = self.model.states(batch.to(self.device))
             for part in _slices(len(numbers), self._rows_at_once()):
-                positions[numbers[part]] = self._rank(states[part], cases, numbers[part], mask_history, ties)
+                ready = self.model.head.ready(states[part])
+                positions[numbers[part]] = self._rank(ready, cases, numbers[part], mask_history, ties)
         return positions
 
     def _rank(
@@ -143,7 +146,8 @@ class Scorer:
         for part in _slices(len(histories), self.batch_size):
             seen = histories[part] if exclude_seen else None
             states = self._states(histories[part], None if users is None else users[part])
-            self._best(states, seen, items[part], scores[part])
+            best = self._best_of_tree if isinstance(self.model.head, TreeHead) else self._best
+            best(states, seen, items[part], scores[part])
         return items, scores
 
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
@@ -176,6 +180,21 @@ class Scorer:
             found = block.float().cpu().numpy()
             for row in range(len(items)):
                 _merge(found[row], start, items[row], scores[row])
+
+    def _best_of_tree(
+        self,
+        states: Tensor,
+        seen: Sequence[NDArray[np.int32]] | None,
+        items: IntArray,
+        scores: NDArray[np.float32],
+    ) -> None:
+        """As `_best`, without a look at blocks that cannot hold a best item."""
+        head = cast(TreeHead, self.model.head)
+        for part in _slices(len(states), 1 if self.reproducible else len(states)):
+            found = top_items(head, states[part], items.shape[1], None if seen is None else seen[part])
+            numbers, values = found.items.cpu().numpy(), found.scores.float().cpu().numpy()
+            order = np.lexsort((numbers, -values))
+            items[part], scores[part] = np.take_along_axis(numbers, order, 1), np.take_along_axis(values, order, 1)
 
     def _block(self, states: Tensor, start: int, stop: int) -> Tensor:
         """(B, stop - start) scores; in reproducible mode from products of exactly `TILE` rows."""

@@ -33,6 +33,10 @@ class OutputHead(nn.Module, ABC):
     def block(self, states: Tensor, start: int, stop: int) -> Tensor:
         """(P, stop - start) scores of the consecutive items ``start .. stop - 1``, ``start >= 1``."""
 
+    def ready(self, states: Tensor) -> Tensor:
+        """What `block` may be called with instead of `states`, so that many blocks of the same states cost less."""
+        return states
+
 
 @dataclass(frozen=True)
 class Phase:

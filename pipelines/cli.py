@@ -95,6 +95,31 @@ def report(run_folder: RunArgument, as_json: Json = False) -> None:
 
 
 @app.command()
+def params(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; or --preset.")] = None,
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help="A setting of CpRec's tables, such as cprec-ab-ml20.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Count the students' parameters by part, before anything trains."""
+
+    def count() -> Any:
+        from components.errors import UserError
+        from pipelines.load_config import load_config
+        from pipelines.output import results
+        from pipelines.params import footprint_table, footprints, published
+
+        if (config is None) == (preset == ""):
+            raise UserError("give CONFIG, or --preset NAME, and not both")
+        rows = [published(preset)] if config is None else footprints(load_config(config, overrides or []))
+        if not as_json:
+            results().print(footprint_table(rows))
+        return {"students": [row.as_json() for row in rows]}
+
+    _finish(count, as_json)
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd.")],
     config: ConfigArgument,

@@ -19,12 +19,15 @@ from components.evaluation.metrics import metric_values
 from components.features.image import DESCRIPTORS, IMAGE_MODELS, READY
 from components.features.pretrained import read_model_configuration
 from components.features.text import BUNDLED, TEXT_MODELS, resolve_model
+from components.students import STUDENTS
+from components.students.sequential import CompressibleConfig
 from components.teachers.external import EXTERNAL, ExternalConfig, ExternalTeacher, load_external
 from components.teachers.recformer.language_models import read_language_model_configuration
 from pipelines.config import MAX_OVERLAP, RunConfig
 from pipelines.failures import failure, joined
 from pipelines.graph import Node
 from pipelines.overlap import Overlap, compare_artifact
+from pipelines.stages import SEED_MARK
 from pipelines.training_job import METRIC
 
 Check = Callable[[], object]
@@ -59,6 +62,11 @@ def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[Ch
             yield lambda: read_model_configuration("features.model", name, resolve_model(name), TEXT_MODELS)
         if config.images and (encoder := config.images.encoder) not in (DESCRIPTORS, READY):
             yield lambda: read_model_configuration("images.encoder", encoder, encoder, IMAGE_MODELS)
+    elif node.stage == "distill":
+        student = config.variant(node.suffix.split(SEED_MARK)[0]).student
+        choice = STUDENTS[student.kind].config.model_validate(student.arguments)
+        if isinstance(choice, CompressibleConfig) and (compression := choice.compression):
+            yield lambda: compression.blocks(prepared.counts[1:], choice.dim)
     elif node.stage == "teach":
         teacher = config.teachers[node.suffix]
         if teacher.kind == EXTERNAL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -186,6 +186,19 @@ class TransformerEncoder(nn.Module):
             states = full if positions.numel() == batch * length else full[positions]
         result: Tensor = self.output_norm(states)
         return result
+
+
+def share_layers(encoder: TransformerEncoder, owners: Sequence[tuple[int, int]]) -> None:
+    """Let blocks use the attention and the two-layer network of others; their layer norms stay their own.
+
+    Args:
+        encoder: changed in place.
+        owners: for each block the numbers, from 0, of the blocks whose attention and whose network it uses.
+    """
+    blocks = [cast(TransformerBlock, block) for block in encoder.blocks]
+    for block, (first, second) in zip(blocks, owners, strict=True):
+        block.attention = blocks[first].attention
+        block.expand, block.contract = blocks[second].expand, blocks[second].contract
 
 
 class EncoderSizes(BaseModel):

@@ -15,20 +15,20 @@ from components.students import (
     recguru,
     sasrec,
 )
-from components.students.heads import tied_items
+from components.students.heads import learnt_items
 
 STUDENTS: dict[str, ModelSpec] = {
     # sequences
-    "sasrec": ModelSpec(sasrec.SASRecConfig, sasrec.build, item_embedding=tied_items),
-    "gru4rec": ModelSpec(gru4rec.GRU4RecConfig, gru4rec.build, item_embedding=tied_items),
-    "nextitnet": ModelSpec(nextitnet.NextItNetConfig, nextitnet.build, item_embedding=tied_items),
-    "caser": ModelSpec(caser.CaserConfig, caser.build, item_embedding=tied_items),
-    "bert4rec": ModelSpec(bert4rec.BERT4RecConfig, bert4rec.build, item_embedding=tied_items),
-    "recguru": ModelSpec(recguru.RecGURUConfig, recguru.build, item_embedding=tied_items),
+    "sasrec": ModelSpec(sasrec.SASRecConfig, sasrec.build, item_embedding=learnt_items),
+    "gru4rec": ModelSpec(gru4rec.GRU4RecConfig, gru4rec.build, item_embedding=learnt_items),
+    "nextitnet": ModelSpec(nextitnet.NextItNetConfig, nextitnet.build, item_embedding=learnt_items),
+    "caser": ModelSpec(caser.CaserConfig, caser.build, item_embedding=learnt_items),
+    "bert4rec": ModelSpec(bert4rec.BERT4RecConfig, bert4rec.build, item_embedding=bert4rec.learnt_items),
+    "recguru": ModelSpec(recguru.RecGURUConfig, recguru.build, item_embedding=learnt_items),
     # features and graphs; items made of fields have no vectors of their own
     "fm": ModelSpec(fm.FMConfig, fm.build, reads_attributes=True),
     "deepfm": ModelSpec(deepfm.DeepFMConfig, deepfm.build, reads_attributes=True),
-    "lightgcn": ModelSpec(lightgcn.LightGCNConfig, lightgcn.build, item_embedding=tied_items),
+    "lightgcn": ModelSpec(lightgcn.LightGCNConfig, lightgcn.build, item_embedding=learnt_items),
     # baselines that count
     "mostpop": ModelSpec(mostpop.MostPopConfig, mostpop.build),
     "markov": ModelSpec(markov.MarkovConfig, markov.build),

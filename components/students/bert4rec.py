@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from components.compression.sharing import Sharing
 from components.data.batching import Batch
-from components.layers.embedding import FullEmbedding, ItemEmbedding
+from components.layers.embedding import ItemEmbedding
 from components.layers.recompute import recomputed
 from components.layers.transformer import EncoderConfig, gelu, initialize
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import BiasedHead
-from components.students.sequential import plain_table
+from components.students.sequential import (
+    BLOCK_SHARINGS,
+    CompressibleConfig,
+    compressed_head,
+    make_item_embedding,
+    plain_table,
+    shared_encoder,
+)
 
 # Items, padding included, that one pass over prefixes encodes: few enough for a CPU's cache, enough for a GPU.
 TOKENS: Final = {"cpu": 2**13, "cuda": 2**17}
 
 
-class BERT4RecConfig(EncoderConfig):
+class BERT4RecConfig(EncoderConfig, CompressibleConfig):
     """Arguments of BERT4Rec."""
+
+    sharings: ClassVar[tuple[Sharing, ...]] = BLOCK_SHARINGS
 
     max_length: int = Field(50, ge=2, description="items of a history that the model sees, the mask included")
     mask_probability: float = Field(0.2, ge=0, lt=1, description="share of the items that training hides")
@@ -132,7 +142,7 @@ class BERT4Rec(Ranker):
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding and the items' biases; the vector of MASK is apart and needs no place among the items."""
-        tables = plain_table("item_embedding.items", self.item_embedding.items)
+        tables = plain_table("item_embedding.items", self.item_embedding.items, self.head)
         if tables and isinstance(self.head, BiasedHead):
             tables.append(ItemTensor("head.bias", self.head.bias, biases=1))
         return tables
@@ -224,15 +234,20 @@ def alike(lengths: Tensor, tokens: int) -> list[Tensor]:
     return groups
 
 
+def learnt_items(model: Ranker) -> ItemEmbedding:
+    """The item vectors, without that of MASK."""
+    return cast(BERT4Rec, model).item_embedding.known
+
+
 def build(catalog: Catalog, config: BERT4RecConfig) -> BERT4Rec:
-    """Build an uncompressed BERT4Rec with tied item vectors."""
-    item_embedding = FullEmbedding(catalog.num_items, config.dim)
-    network = config.encoder(max_length=config.max_length + 1)
+    """Build a BERT4Rec with item vectors that are tied unless it is compressed."""
+    item_embedding = make_item_embedding(catalog, config)
+    network = shared_encoder(config.encoder(max_length=config.max_length + 1), config)
     return BERT4Rec(
         MaskableEmbedding(item_embedding),
         network,
         OutputLayer(config.dim),
-        BiasedHead(item_embedding),
+        compressed_head(catalog, config, item_embedding) or BiasedHead(item_embedding),
         config.max_length,
         config.mask_probability,
         config.mask_last,

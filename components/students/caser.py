@@ -11,11 +11,15 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.layers.dropout import Dropout
-from components.layers.embedding import FullEmbedding
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
-from components.students.heads import make_head
-from components.students.sequential import SequentialConfig, at_positions, plain_table
+from components.students.sequential import (
+    SequentialConfig,
+    at_positions,
+    make_item_embedding,
+    make_output_head,
+    plain_table,
+)
 
 
 class CaserConfig(SequentialConfig):
@@ -131,7 +135,7 @@ class Caser(Ranker):
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, with which states are compared too."""
-        return plain_table("item_embedding", self.item_embedding)
+        return plain_table("item_embedding", self.item_embedding, self.head)
 
     @staticmethod
     def part_of(name: str) -> str:
@@ -140,13 +144,13 @@ class Caser(Ranker):
 
 
 def build(catalog: Catalog, config: CaserConfig) -> Caser:
-    """Build an uncompressed Caser with tied item vectors; vectors start as N(0, 1 / D), like the authors' code."""
+    """Build a Caser, with tied item vectors unless it is compressed; vectors start as N(0, 1 / D), as the authors'."""
     dim = config.dim
-    item_embedding = FullEmbedding(catalog.num_items, dim, init_std=1 / dim)
+    item_embedding = make_item_embedding(catalog, config, init_std=1 / dim)
     user_embedding = make_user_embedding(catalog.num_users, dim) if config.use_users else None
     network = WindowConvolutions(dim, config.window, config.num_horizontal, config.num_vertical, config.dropout)
     project = nn.Linear(2 * dim if config.use_users else dim, dim)
-    head = make_head(catalog, config, item_embedding)
+    head = make_output_head(catalog, config, item_embedding)
     return Caser(item_embedding, user_embedding, network, project, head, catalog.num_items, config.max_length)
 
 

@@ -6,9 +6,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.layers.dropout import Dropout
-from components.layers.embedding import FullEmbedding
 from components.model import Catalog
-from components.students.sequential import SequentialConfig, SequentialStudent, assemble, at_positions
+from components.students.sequential import (
+    SequentialConfig,
+    SequentialStudent,
+    assemble,
+    at_positions,
+    make_item_embedding,
+)
 
 
 class GRU4RecConfig(SequentialConfig):
@@ -57,9 +62,9 @@ def make_gru(dim: int, hidden_dim: int, num_layers: int = 1) -> nn.GRU:
 
 
 def build(catalog: Catalog, config: GRU4RecConfig) -> SequentialStudent:
-    """Build an uncompressed GRU4Rec with tied, Xavier-normal item vectors."""
+    """Build a GRU4Rec with Xavier-normal item vectors, tied unless it is compressed."""
     init_std = (2.0 / (catalog.num_items + 1 + config.dim)) ** 0.5
-    item_embedding = FullEmbedding(catalog.num_items, config.dim, init_std)
+    item_embedding = make_item_embedding(catalog, config, init_std)
     gru = make_gru(config.dim, config.hidden_dim, config.num_layers)
     network = GRUEncoder(gru, nn.Linear(config.hidden_dim, config.dim), config.dropout)
     return assemble(catalog, config, item_embedding, network)

@@ -76,15 +76,17 @@ class DotProductHead(OutputHead):
         return torch.mm(states, self.item_embedding.rows(start, stop).t())
 
 
-def tied_items(model: Ranker) -> ItemEmbedding:
-    """The item embedding that the model's head is tied to.
+def learnt_items(model: Ranker) -> ItemEmbedding:
+    """The item vectors that the model's network reads, or, where it reads none, those that states are compared with.
 
     Raises:
-        TypeError: its head is not tied to one.
+        TypeError: it has neither.
     """
-    if not isinstance(model.head, DotProductHead):
-        raise TypeError(f"expected a model with a DotProductHead, got {type(model.head).__name__}")
-    return model.head.item_embedding
+    found = getattr(model, "item_embedding", None) or getattr(model.head, "item_embedding", None)
+    if found is None:
+        raise TypeError(f"expected a model with item vectors, got a {type(model).__name__}")
+    items: ItemEmbedding = found
+    return items
 
 
 class BiasedHead(DotProductHead):

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast, get_args
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.compression.sharing import Sharing, shared_kernels
 from components.layers.dropout import Dropout
-from components.layers.embedding import FullEmbedding
 from components.model import Catalog
-from components.students.sequential import SequentialConfig, SequentialStudent, assemble, at_positions
+from components.students.sequential import (
+    SequentialConfig,
+    SequentialStudent,
+    assemble,
+    at_positions,
+    make_item_embedding,
+)
 
 Offsets = tuple[int, ...]  # how many items before the last one, ascending
 
 
 class NextItNetConfig(SequentialConfig):
     """Arguments of NextItNet."""
+
+    sharings: ClassVar[tuple[Sharing, ...]] = get_args(Sharing)
 
     dropout: float = Field(0.2, ge=0, lt=1, description="rate on item vectors; the paper has none")
     kernel_size: int = Field(3, ge=2, description="items that a convolution combines")
@@ -186,12 +194,15 @@ def inside(columns: Tensor, offsets: Offsets) -> Tensor:
 
 
 def build(catalog: Catalog, config: NextItNetConfig) -> SequentialStudent:
-    """Build an uncompressed NextItNet with tied item vectors; every block has convolutions of its own."""
-    dim, kernel_size = config.dim, config.kernel_size
-    item_embedding = FullEmbedding(catalog.num_items, dim)
+    """Build a NextItNet; if it is not compressed, item vectors are tied and every block has its own convolutions."""
+    dim, dilations = config.dim, config.dilations * config.num_repeats
+    item_embedding = make_item_embedding(catalog, config)
+    kernels = shared_kernels(len(dilations), config.compression.sharing if config.compression else "none")
+    distinct = dict.fromkeys(number for pair in kernels for number in pair)
+    made = {number: CausalConvolution(dim, config.kernel_size) for number in distinct}
     blocks = [
-        ResidualBlock(CausalConvolution(dim, kernel_size), CausalConvolution(dim, kernel_size), dim, dilation)
-        for dilation in config.dilations * config.num_repeats
+        ResidualBlock(made[first], made[second], dim, dilation)
+        for (first, second), dilation in zip(kernels, dilations, strict=True)
     ]
     network = NextItNet(blocks, nn.Linear(dim, dim), config.dropout)
     return assemble(catalog, config, item_embedding, network)

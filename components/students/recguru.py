@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -9,17 +11,18 @@ from torch.nn import functional as F
 
 from components.data.batching import Batch
 from components.layers.dropout import Dropout
-from components.layers.embedding import FullEmbedding
 from components.layers.transformer import EncoderSizes, SelfAttention, TransformerEncoder, gelu, initialize
 from components.losses import mean_bpr_loss, sampled_softmax_loss
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.schema import PAD
 from components.students.heads import NegativeSampler, SampledHead
-from components.students.sequential import plain_table
+from components.students.sequential import CompressibleConfig, make_item_embedding, plain_table
 
 
-class RecGURUConfig(EncoderSizes):
+class RecGURUConfig(EncoderSizes, CompressibleConfig):
     """Arguments of RecGURU-AE; blocks and their width are those of its authors."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("tied",)  # its losses compare with drawn items
 
     num_layers: int = Field(3, ge=1, description="blocks of the encoder and of each of the two decoders")
     inner_dim: int = Field(512, ge=1, description="width inside the two-layer network of a block")
@@ -148,7 +151,7 @@ class RecGURU(Ranker):
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, which encoder and decoders read and states are compared with."""
-        return plain_table("item_embedding", self.item_embedding)
+        return plain_table("item_embedding", self.item_embedding, self.head)
 
     def _encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, L, D) item vectors and (B, L, D) user vectors, each of the history up to its position."""
@@ -171,8 +174,8 @@ class RecGURU(Ranker):
 
 
 def build(catalog: Catalog, config: RecGURUConfig) -> RecGURU:
-    """Build an uncompressed RecGURU-AE with tied item vectors."""
-    item_embedding = FullEmbedding(catalog.num_items, config.dim)
+    """Build a RecGURU-AE with tied item vectors."""
+    item_embedding = make_item_embedding(catalog, config)
     sizes = config.encoder_arguments()
     own = NegativeSampler(catalog.counts, config.num_negatives, by_popularity=False, shared=False)
     shared = NegativeSampler(catalog.counts, config.reconstruction_negatives, by_popularity=False, shared=True)

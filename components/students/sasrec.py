@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from components.layers.embedding import FullEmbedding
+from typing import ClassVar
+
+from components.compression.sharing import Sharing
 from components.layers.transformer import EncoderConfig
 from components.model import Catalog
-from components.students.sequential import SequentialConfig, SequentialStudent, assemble
+from components.students.sequential import (
+    BLOCK_SHARINGS,
+    SequentialConfig,
+    SequentialStudent,
+    assemble,
+    make_item_embedding,
+    shared_encoder,
+)
 
 
 class SASRecConfig(SequentialConfig, EncoderConfig):
     """Arguments of SASRec."""
 
+    sharings: ClassVar[tuple[Sharing, ...]] = BLOCK_SHARINGS
+
 
 def build(catalog: Catalog, config: SASRecConfig) -> SequentialStudent:
-    """Build an uncompressed SASRec with tied item vectors."""
-    item_embedding = FullEmbedding(catalog.num_items, config.dim)
-    return assemble(catalog, config, item_embedding, config.encoder())
+    """Build a SASRec, with tied item vectors unless it is compressed."""
+    return assemble(catalog, config, make_item_embedding(catalog, config), shared_encoder(config.encoder(), config))

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import ClassVar, Final, Self, cast
+
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
+from components.compression.config import CompressionConfig
+from components.compression.embedding import BlockEmbedding
+from components.compression.heads import FlatHead, TreeHead
+from components.compression.sharing import Sharing, shared_kernels
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding
+from components.layers.transformer import TransformerEncoder, share_layers
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
-from components.students.heads import HeadConfig, make_head
+from components.students.heads import DotProductHead, HeadConfig, make_head
+
+BLOCK_SHARINGS: Final[tuple[Sharing, ...]] = ("none", "cb", "ab")  # attention and network have other shapes
+OWN_LOSS: Final = ("tree", "flat")  # outputs that are trained by the softmax over all items alone
 
 
-class SequentialConfig(HeadConfig):
+class CompressibleConfig(BaseModel):
+    """Arguments of a student whose item vectors and layers can be compressed."""
+
+    sharings: ClassVar[tuple[Sharing, ...]] = ("none",)
+    outputs: ClassVar[tuple[str, ...]] = ("tree", "flat", "tied", "full")
+
+    dim: int
+    compression: CompressionConfig | None = Field(None, description="smaller item vectors and shared layers")
+
+    @model_validator(mode="after")
+    def _compression_fits(self) -> Self:
+        compression = self.compression
+        if compression is None:
+            return self
+        compression.check_width(self.dim)
+        for name, known in (("sharing", self.sharings), ("output", self.outputs)):
+            if (value := getattr(compression, name)) not in known:
+                raise ValueError(f"compression.{name}: this student knows {', '.join(known)}, not {value}")
+        loss = getattr(self, "loss", "softmax")
+        if compression.output in OWN_LOSS and loss != "softmax":
+            raise ValueError(f"loss: {loss} needs output: tied or full; a {compression.output} output has a softmax")
+        return self
+
+
+class SequentialConfig(CompressibleConfig, HeadConfig):
     """Arguments that every sequential student takes."""
 
     dim: int = Field(64, ge=1, description="width of item vectors and states")
@@ -46,12 +80,14 @@ class SequentialStudent(Ranker):
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, with which states are compared too."""
-        return plain_table("item_embedding", self.item_embedding)
+        return plain_table("item_embedding", self.item_embedding, self.head)
 
 
-def plain_table(name: str, embedding: nn.Module) -> list[ItemTensor]:
-    """The table of an embedding called `name`; none where it keeps no row per item, as a compressed one."""
-    return [ItemTensor(f"{name}.weight", embedding.weight)] if isinstance(embedding, FullEmbedding) else []
+def plain_table(name: str, embedding: nn.Module, head: OutputHead) -> list[ItemTensor]:
+    """The table of an embedding called `name`; none where a new item's row is not all that it needs, as in blocks."""
+    if not isinstance(embedding, FullEmbedding) or getattr(head, "item_embedding", None) is not embedding:
+        return []
+    return [ItemTensor(f"{name}.weight", embedding.weight)]
 
 
 def at_positions(outputs: Tensor, positions: Tensor) -> Tensor:
@@ -60,9 +96,56 @@ def at_positions(outputs: Tensor, positions: Tensor) -> Tensor:
     return flat if len(flat) == len(positions) else flat[positions]
 
 
+def shared_encoder(encoder: TransformerEncoder, config: CompressibleConfig) -> TransformerEncoder:
+    """The encoder, some of whose blocks share weights where the student is compressed."""
+    if config.compression:
+        kernels = shared_kernels(len(encoder.blocks), config.compression.sharing)
+        owners = {number: block for block, pair in reversed(list(enumerate(kernels))) for number in pair}
+        share_layers(encoder, [(owners[first], owners[second]) for first, second in kernels])
+    return encoder
+
+
+def make_item_embedding(
+    catalog: Catalog, config: CompressibleConfig, init_std: float = 0.02
+) -> FullEmbedding | BlockEmbedding:
+    """The item vectors that the network reads: a full table, or blocks where the student is compressed."""
+    compression = config.compression
+    if compression is None or compression.input == "full":
+        return FullEmbedding(catalog.num_items, config.dim, init_std)
+    return BlockEmbedding(compression.blocks(catalog.counts[1:], config.dim), config.dim, init_std)
+
+
+def make_output_head(
+    catalog: Catalog, config: SequentialConfig, item_embedding: FullEmbedding | BlockEmbedding
+) -> OutputHead:
+    """The head: tied to the item embedding, unless compression says otherwise."""
+    return compressed_head(catalog, config, item_embedding) or make_head(catalog, config, item_embedding)
+
+
+def compressed_head(
+    catalog: Catalog, config: CompressibleConfig, item_embedding: FullEmbedding | BlockEmbedding
+) -> OutputHead | None:
+    """The head that compression asks for; None where it is that of the uncompressed student."""
+    compression = config.compression
+    if compression is None:
+        return None
+    if compression.output == "tree":
+        return TreeHead(compression.blocks(catalog.counts[1:], config.dim), config.dim)
+    if compression.output == "flat":
+        return FlatHead(BlockEmbedding(compression.blocks(catalog.counts[1:], config.dim), config.dim), tied=False)
+    is_softmax = getattr(config, "loss", "softmax") == "softmax"
+    if compression.output == "tied":
+        assert isinstance(item_embedding, BlockEmbedding)  # the configuration refuses a full one
+        return FlatHead(item_embedding, tied=True) if is_softmax else None
+    own = FullEmbedding(catalog.num_items, config.dim)
+    head = DotProductHead(own) if is_softmax else make_head(catalog, cast(HeadConfig, config), own)
+    head.add_module("table", own)
+    return head
+
+
 def assemble(
-    catalog: Catalog, config: SequentialConfig, item_embedding: FullEmbedding, network: nn.Module
+    catalog: Catalog, config: SequentialConfig, item_embedding: FullEmbedding | BlockEmbedding, network: nn.Module
 ) -> SequentialStudent:
-    """A student without compression: scores are dot products with the item embedding's own vectors."""
-    head = make_head(catalog, config, item_embedding)
+    """A student of these parts; scores are dot products with the item embedding's own vectors, if not compressed."""
+    head = make_output_head(catalog, config, item_embedding)
     return SequentialStudent(item_embedding, network, head, catalog.num_items, config.max_length)

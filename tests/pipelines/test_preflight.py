@@ -84,6 +84,20 @@ def test_language_models_are_looked_up(arrays: dict[str, Any], tmp_path: Path) -
         check(make_config(tmp_path, images))
 
 
+def test_blocks_must_fit_the_catalog(arrays: dict[str, Any], tmp_path: Path) -> None:
+    plain = {key: value for key, value in CONTENT.items() if key not in ("teachers", "distillation", "variants")}
+
+    def student(boundaries: list[int]) -> RunConfig:
+        compression = {"boundaries": boundaries, "output": "tied"}
+        return make_config(tmp_path, {**plain, "student": {**CONTENT["student"], "compression": compression}})
+
+    check(student([5, ITEMS - 1]))
+    with pytest.raises(
+        ConfigError, match=r"^distill/plain/seed-0: compression\.boundaries: 25 leaves the last block no"
+    ):
+        check(student([5, ITEMS]))
+
+
 def test_what_is_done_is_not_looked_at_again(tmp_path: Path, arrays: dict[str, Any]) -> None:
     config = config_with(tmp_path, mine={**arrays, "items": str(tmp_path / "gone.npy")})
     check_sources(config, [node for node in build_graph(config) if node.stage != "teach"])

@@ -19,7 +19,7 @@ from components.distillation.teacher_scores import TeacherCache
 from components.errors import ConfigError
 from components.model import Catalog, Ranker
 from components.students import STUDENTS
-from components.students.heads import tied_items
+from components.students.heads import learnt_items
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.seeds import seed_everything
@@ -41,7 +41,7 @@ def distiller(model: Ranker, data: Sequences, teachers: int = 2, **config: objec
     settings = DistillationConfig.model_validate(config)
     cache = TeacherCache(states, items, [settings.temperature] * teachers)
     names, strengths = [f"t{k}" for k in range(teachers)], [0.1 + k for k in range(teachers)]
-    return Distiller(model, cache, names, strengths, settings, tied_items(model))
+    return Distiller(model, cache, names, strengths, settings, learnt_items(model))
 
 
 def trained(folder: Path, **config: object) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from components.evaluation.metrics import mean_metrics
 from components.inference import Scorer
 from components.model import Catalog
 from components.students import STUDENTS
-from components.students.heads import tied_items
+from components.students.heads import learnt_items
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.seeds import seed_everything
@@ -114,7 +114,7 @@ def ndcg(
         {"weight": 5.0, "candidates": "all", "base_weights": "uniform", "max_instances": None, **fusion}
     )
     strengths = learned(cache, truth) if config.base_weights == "learned" else [1.0] * len(cache)
-    objective = Distiller(student, cache, NAMES[: len(cache)], strengths, config, tied_items(student))
+    objective = Distiller(student, cache, NAMES[: len(cache)], strengths, config, learnt_items(student))
     batches = TrainingBatches(data, LENGTH, 64, seed=seed)
     objective.calibrate([batches.batch(windows) for windows in batches.epoch(0)])
     Trainer(

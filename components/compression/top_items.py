@@ -1,0 +1,108 @@
+"""The best items of a tree softmax without looking into every block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.compression.heads import TreeHead
+from components.schema import PAD
+
+Rule = Literal["exact", "paper", "code"]
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """The best items of some states.
+
+    Attributes:
+        items: (P, k) item numbers, best first.
+        scores: (P, k) their log probabilities; -inf, and the item PAD, where no item is left.
+        visited: (P,) blocks below the root that were looked into.
+    """
+
+    items: Tensor
+    scores: Tensor
+    visited: Tensor
+
+
+@torch.no_grad()
+def top_items(
+    head: TreeHead, states: Tensor, k: int, seen: Sequence[NDArray[np.int32]] | None = None, rule: Rule = "exact"
+) -> TopItems:
+    """The `k` best items of every state (CpRec, section 3.2.2).
+
+    "exact" is branch and bound: an item of block j is at most as probable as the block, so blocks are visited by
+    falling probability until one is no more probable than the k-th best item so far. "paper" stops where the k largest
+    entries of the root are all items, which is exact too, and else visits every block. "code" visits a block if it is
+    among the k largest entries of the root, as the authors' code does: that is not exact.
+
+    Args:
+        head: the tree.
+        states: (P, D).
+        k: items per state.
+        seen: items to leave out, for each state.
+        rule: which blocks are visited.
+    """
+    root = _numbers_only(F.linear(states, head.root).log_softmax(1))
+    own = head.blocks.sizes[0]
+    numbers = torch.arange(1, own + 1, device=states.device)
+    items, scores = _merge(
+        states.new_zeros(len(states), k, dtype=torch.int64),
+        states.new_full((len(states), k), -torch.inf),
+        numbers.expand(len(states), -1),
+        _without(root[:, :own], 1, seen, range(len(states))),
+    )
+    parents, order = root[:, own:].sort(dim=1, descending=True)
+    limit = root.topk(min(k, root.shape[1]), dim=1).values[:, -1]
+    settled = root[:, own:].amax(1) < limit  # the k largest entries of the root are items
+    visited = torch.zeros(len(states), dtype=torch.int64, device=states.device)
+    for place in range(order.shape[1]):
+        parent = parents[:, place]
+        if rule == "exact":
+            needed = parent > scores[:, -1]
+        elif rule == "paper":
+            needed = ~settled
+        else:
+            needed = parent >= limit
+        for leaf in sorted(set(order[needed, place].tolist())):
+            rows = (needed & (order[:, place] == leaf)).nonzero().flatten()
+            start = head.blocks.starts[leaf + 1]
+            inner = F.linear(F.linear(states[rows], head.projections[leaf]), head.leaves[leaf]).log_softmax(1)
+            found = _without(_numbers_only(inner + parent[rows, None]), start, seen, rows.tolist())
+            numbers = torch.arange(start, start + found.shape[1], device=states.device).expand(len(rows), -1)
+            items[rows], scores[rows] = _merge(items[rows], scores[rows], numbers, found)
+            visited[rows] += 1
+    return TopItems(items.masked_fill(scores == -torch.inf, PAD), scores, visited)
+
+
+def _numbers_only(scores: Tensor) -> Tensor:
+    """NaN ranks nothing."""
+    return scores.masked_fill(scores.isnan(), -torch.inf)
+
+
+def _merge(items: Tensor, scores: Tensor, new_items: Tensor, new_scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The best k of (P, k) and (P, M) candidates."""
+    k = items.shape[1]
+    few, places = new_scores.topk(min(k, new_scores.shape[1]), dim=1)
+    every, numbers = torch.cat([scores, few], dim=1), torch.cat([items, new_items.gather(1, places)], dim=1)
+    best, chosen = every.topk(k, dim=1)
+    return numbers.gather(1, chosen), best
+
+
+def _without(scores: Tensor, start: int, seen: Sequence[NDArray[np.int32]] | None, rows: Sequence[int]) -> Tensor:
+    """(P, C) scores of the items from `start` on; those that row ``rows[p]`` has seen become -inf."""
+    if seen is None:
+        return scores
+    for place, row in enumerate(rows):
+        columns = seen[row].astype(np.int64) - start
+        inside = columns[(columns >= 0) & (columns < scores.shape[1])]
+        scores[place, torch.from_numpy(inside).to(scores.device)] = -torch.inf
+    return scores

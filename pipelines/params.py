@@ -1,0 +1,110 @@
+"""What students weigh before anything trains: parameters and bytes by part."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, cast, get_args
+
+import torch
+from rich.table import Table
+
+from components.compression.footprint import PUBLISHED
+from components.compression.sharing import Sharing
+from components.data.prepared import PreparedSet
+from components.errors import UnknownNameError
+from components.model import Catalog
+from components.students import STUDENTS
+from components.students.sequential import CompressibleConfig
+from pipelines.config import RunConfig
+from pipelines.driver import execute_run
+
+BYTES: Final = 4  # of a parameter in fp32
+WAYS: Final = ("bi", "bo", "bio", "cl", "cb", "al", "ab")  # what CpRec compresses
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One student.
+
+    Attributes:
+        name: its kind, or that of a published setting.
+        parameters: by part, and their total.
+        uncompressed: total of the same student without compression; None where it has none.
+    """
+
+    name: str
+    parameters: dict[str, int]
+    uncompressed: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "name": self.name,
+            "parameters": self.parameters,
+            "bytes": {part: BYTES * count for part, count in self.parameters.items()},
+            "uncompressed": self.uncompressed,
+        }
+
+
+def footprints(config: RunConfig) -> list[Footprint]:
+    """The students of a run, each kind with its arguments once; the logs are prepared first where they are not yet."""
+    execute_run(config, "prepare")
+    catalog = _catalog(PreparedSet(config.folder / "prepare"))
+    found = {}
+    for variant in config.students():
+        kind, arguments = variant.student.kind, variant.student.arguments
+        whole = {key: value for key, value in arguments.items() if key != "compression"}
+        parameters = count_parameters(catalog, kind, arguments)
+        base = count_parameters(catalog, kind, whole)["total"] if arguments.get("compression") else None
+        found[kind, str(arguments)] = Footprint(kind, parameters, base)
+    return list(found.values())
+
+
+def published(name: str) -> Footprint:
+    """A setting of CpRec's tables by name, in closed form: ``nextitnet-ml20``, ``cprec-ab-ml20``, …
+
+    Raises:
+        UnknownNameError: there is no such setting.
+    """
+    if name in PUBLISHED:
+        return Footprint(name, PUBLISHED[name].parameters())
+    sets = [known.removeprefix("nextitnet-") for known in PUBLISHED if known.startswith("nextitnet-")]
+    presets = {f"cprec-{way}-{one}": (way, PUBLISHED[f"nextitnet-{one}"]) for way in WAYS for one in sets}
+    if name not in presets:
+        raise UnknownNameError("preset", name, [*PUBLISHED, *presets])
+    way, base = presets[name]
+    sharing = cast(Sharing, way if way in get_args(Sharing) else "none")
+    parameters = base.parameters(blocks_in=way != "bo", blocks_out=way != "bi", sharing=sharing)
+    return Footprint(name, parameters, base.parameters()["total"])
+
+
+def footprint_table(rows: list[Footprint]) -> Table:
+    """For people: thousands of parameters by part, megabytes in fp32, and how much smaller compression made them."""
+    table = Table("student", title="Parameters", title_justify="left")
+    for column in ("embedding", "network", "head", "total", "MB in fp32", "smaller"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        parts = [f"{row.parameters[part]:,}" for part in ("embedding", "network", "head", "total")]
+        smaller = f"{row.uncompressed / row.parameters['total']:.1f} x" if row.uncompressed else "-"
+        table.add_row(row.name, *parts, f"{BYTES * row.parameters['total'] / 1e6:,.2f}", smaller)
+    return table
+
+
+def _catalog(prepared: PreparedSet) -> Catalog:
+    return Catalog(
+        prepared.num_items,
+        len(prepared.sequences),
+        prepared.counts,
+        prepared.sequences,
+        attributes=prepared.attributes,
+        user_attributes=prepared.user_attributes,
+    )
+
+
+def count_parameters(catalog: Catalog, kind: str, arguments: dict[str, Any]) -> dict[str, int]:
+    """Counted from the module; one whose size depends on numbers alone is built without memory."""
+    spec = STUDENTS[kind]
+    abstract = issubclass(spec.config, CompressibleConfig)
+    with torch.device("meta") if abstract else nullcontext():
+        return spec.make(catalog, arguments).parameter_parts()
