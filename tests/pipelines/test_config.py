@@ -169,7 +169,7 @@ MISTAKES: dict[str, tuple[str, str, int, list[str]]] = {
         "training:\n  epochs: 3",
         "student: {kind: bert4rec, loss: softmax}",
         5,
-        ["student.loss: unknown key; valid keys: activation, attention_dropout, dim, "],
+        ["student.loss: unknown key; valid keys: activation, attention_dropout, compression, dim, "],
     ),
     "student that cannot be taught": (
         "  interactions: log.csv\ntraining:\n  epochs: 3",
