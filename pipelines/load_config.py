@@ -98,7 +98,7 @@ def _resolved(
         return {**own, **registry[kind].model_validate(given).model_dump()}
     except ValidationError as error:
         for place, message in validation_problems(error, registry[kind], given, path):
-            if message.startswith("unknown key"):
+            if message.startswith("unknown key") and len(place) == len(path) + 1:  # else it names its own neighbors
                 message = unknown_key(str(place[-1]), sorted({*choice.model_fields, *registry[kind].model_fields}))
             source.report(place, message)
         return section

@@ -71,7 +71,7 @@ def _wrong_arguments(model: type[BaseModel], given: dict[str, Any], path: KeyPat
         model.model_validate(given)
     except ValidationError as error:
         for place, message in validation_problems(error, model, given, path):
-            if message.startswith("unknown key"):
+            if message.startswith("unknown key") and len(place) == len(path) + 1:  # else it names its own neighbors
                 message = unknown_key(str(place[-1]), sorted({*OWN_KEYS, *model.model_fields}))
             yield place, message
 

@@ -171,6 +171,12 @@ MISTAKES: dict[str, tuple[str, str, int, list[str]]] = {
         5,
         ["student.loss: unknown key; valid keys: activation, attention_dropout, compression, dim, "],
     ),
+    "misspelt key of the compression": (
+        "training:\n  epochs: 3",
+        "student: {kind: sasrec, compression: {rank: [4]}}",
+        5,
+        ["student.compression.rank: unknown key; valid keys: boundaries, ", "did you mean 'ranks'?"],
+    ),
     "student that cannot be taught": (
         "  interactions: log.csv\ntraining:\n  epochs: 3",
         "  {interactions: log.csv, items: x.csv}\n"
