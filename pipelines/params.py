@@ -16,7 +16,7 @@ from components.errors import UnknownNameError
 from components.model import Catalog
 from components.students import STUDENTS
 from components.students.sequential import CompressibleConfig
-from pipelines.config import RunConfig
+from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
 
 BYTES: Final = 4  # of a parameter in fp32
@@ -54,6 +54,8 @@ def footprints(config: RunConfig) -> list[Footprint]:
     found = {}
     for variant in config.students():
         kind, arguments = variant.student.kind, variant.student.arguments
+        if kind in COUNTING:
+            continue  # it has no parameters
         whole = {key: value for key, value in arguments.items() if key != "compression"}
         parameters = count_parameters(catalog, kind, arguments)
         base = count_parameters(catalog, kind, whole)["total"] if arguments.get("compression") else None

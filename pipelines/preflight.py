@@ -44,9 +44,13 @@ def check_sources(config: RunConfig, missing: Iterable[Node]) -> None:
         DistilrecError: one error for all that is wrong, each named by its node.
     """
     prepared = PreparedSet(config.folder / "prepare")
-    failures = []
+    failures: list[DistilrecError] = []
+    seen: set[str] = set()
     for node in missing:
-        for check in _checks(config, node, prepared):
+        for name, check in _checks(config, node, prepared):
+            if name in seen:
+                continue  # to learn that a name cannot be reached takes a minute
+            seen.add(name)
             try:
                 check()
             except DistilrecError as error:
@@ -56,25 +60,26 @@ def check_sources(config: RunConfig, missing: Iterable[Node]) -> None:
         raise joined(failures)
 
 
-def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[Check]:
+def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[tuple[str, Check]]:
+    """What is to be looked at for `node`, and a name under which nodes share one look."""
     if node.stage == "features":
         if config.features and (name := config.features.model) != BUNDLED:
-            yield lambda: read_model_configuration("features.model", name, resolve_model(name), TEXT_MODELS)
+            yield name, lambda: read_model_configuration("features.model", name, resolve_model(name), TEXT_MODELS)
         if config.images and (encoder := config.images.encoder) not in (DESCRIPTORS, READY):
-            yield lambda: read_model_configuration("images.encoder", encoder, encoder, IMAGE_MODELS)
+            yield encoder, lambda: read_model_configuration("images.encoder", encoder, encoder, IMAGE_MODELS)
     elif node.stage == "distill":
         student = config.variant(node.suffix.split(SEED_MARK)[0]).student
         choice = STUDENTS[student.kind].config.model_validate(student.arguments)
         if isinstance(choice, CompressibleConfig) and (compression := choice.compression):
-            yield lambda: compression.blocks(prepared.counts[1:], choice.dim)
+            yield node.name, lambda: compression.blocks(prepared.counts[1:], choice.dim)
     elif node.stage == "teach":
         teacher = config.teachers[node.suffix]
         if teacher.kind == EXTERNAL:
-            yield lambda: read_external(node.suffix, teacher.arguments, prepared)
+            yield node.name, lambda: read_external(node.suffix, teacher.arguments, prepared)
         if isinstance(folder := teacher.pretrained, str):
-            yield lambda: check_pretrained(config, node.suffix, Path(folder), prepared)
+            yield node.name, lambda: check_pretrained(config, node.suffix, Path(folder), prepared)
         if (backbone := teacher.arguments.get("backbone", BUNDLED)) != BUNDLED:
-            yield lambda: read_language_model_configuration(backbone)
+            yield f"backbone {backbone}", lambda: read_language_model_configuration(backbone)
 
 
 def read_external(name: str, arguments: Mapping[str, Any], prepared: PreparedSet) -> tuple[ExternalTeacher, float]:

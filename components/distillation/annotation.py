@@ -35,13 +35,15 @@ def training_states(model: Ranker, sequences: Sequences, device: torch.device | 
     """
     model.eval()
     states = np.empty((sequences.num_instances, 0), np.float16)
-    batches = _batches if model.causal else _single_batches
-    for batch, fresh in batches(sequences, model.max_length):
+    length = model.max_length
+    first = None if model.causal else equal_histories(sequences, length)
+    batches = _batches(sequences, length) if first is None else _single_batches(sequences, length, np.unique(first))
+    for batch, fresh in batches:
         found = model.states(batch.to(device))[fresh.to(device)].float().cpu().numpy()
         if not states.shape[1]:
             states = np.empty((sequences.num_instances, found.shape[1]), np.float16)
         states[batch.instances[fresh].numpy()] = found
-    return states if model.causal else states[equal_histories(sequences, model.max_length)]
+    return states if first is None else states[first]
 
 
 @torch.inference_mode()
@@ -79,9 +81,8 @@ def _batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]
         begin += size
 
 
-def _single_batches(sequences: Sequences, length: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches of one history per row that together hold every distinct one, shortest first; all positions are kept."""
-    instances = np.unique(equal_histories(sequences, length))
+def _single_batches(sequences: Sequences, length: int, instances: IntArray) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches of one history per row that together hold all `instances`, shortest first; all positions are kept."""
     windows = _single_windows(sequences, length)[instances]
     order = np.argsort(windows[:, 2], kind="stable")
     batches = PrefixBatches(sequences, length, batch_size=1)

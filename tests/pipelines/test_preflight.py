@@ -84,6 +84,14 @@ def test_language_models_are_looked_up(arrays: dict[str, Any], tmp_path: Path) -
         check(make_config(tmp_path, images))
 
 
+def test_a_language_model_of_several_teachers_is_looked_up_once(arrays: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    words = {"kind": "recformer", "backbone": str(tmp_path / "broken")}
+    with pytest.raises(ConfigError) as raised:
+        check(config_with(tmp_path, one=words, two=words))
+    assert str(raised.value).count("cannot load") == 1
+
+
 def test_blocks_must_fit_the_catalog(arrays: dict[str, Any], tmp_path: Path) -> None:
     plain = {key: value for key, value in CONTENT.items() if key not in ("teachers", "distillation", "variants")}
 
