@@ -9,6 +9,7 @@ from typing import Any, Final, cast, get_args
 import torch
 from rich.table import Table
 
+from components.artifacts.models import stored_bytes_by_part
 from components.compression.footprint import PUBLISHED
 from components.compression.sharing import Sharing
 from components.data.prepared import PreparedSet
@@ -19,7 +20,7 @@ from components.students.sequential import CompressibleConfig
 from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
 
-BYTES: Final = 4  # of a parameter in fp32
+BYTES: Final = 4  # of a number in fp32
 WAYS: Final = ("bi", "bo", "bio", "cl", "cb", "al", "ab")  # what CpRec compresses
 
 
@@ -30,11 +31,13 @@ class Footprint:
     Attributes:
         name: its kind, or that of a published setting.
         parameters: by part, and their total.
-        uncompressed: total of the same student without compression; None where it has none.
+        stored: bytes by part, and their total; those of a published setting are in fp32.
+        uncompressed: bytes of the same student without compression; None where it has none.
     """
 
     name: str
     parameters: dict[str, int]
+    stored: dict[str, int]
     uncompressed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -42,24 +45,24 @@ class Footprint:
         return {
             "name": self.name,
             "parameters": self.parameters,
-            "bytes": {part: BYTES * count for part, count in self.parameters.items()},
-            "uncompressed": self.uncompressed,
+            "bytes": self.stored,
+            "uncompressed_bytes": self.uncompressed,
         }
 
 
 def footprints(config: RunConfig) -> list[Footprint]:
     """The students of a run, each kind with its arguments once; the logs are prepared first where they are not yet."""
     execute_run(config, "prepare")
-    catalog = _catalog(PreparedSet(config.folder / "prepare"))
+    catalog = catalog_of(PreparedSet(config.folder / "prepare"))
     found = {}
     for variant in config.students():
         kind, arguments = variant.student.kind, variant.student.arguments
         if kind in COUNTING:
             continue  # it has no parameters
         whole = {key: value for key, value in arguments.items() if key != "compression"}
-        parameters = count_parameters(catalog, kind, arguments)
-        base = count_parameters(catalog, kind, whole)["total"] if arguments.get("compression") else None
-        found[kind, str(arguments)] = Footprint(kind, parameters, base)
+        parameters, stored = measure_student(catalog, kind, arguments)
+        base = measure_student(catalog, kind, whole)[1]["total"] if arguments.get("compression") else None
+        found[kind, str(arguments)] = Footprint(kind, parameters, stored, base)
     return list(found.values())
 
 
@@ -70,7 +73,7 @@ def published(name: str) -> Footprint:
         UnknownNameError: there is no such setting.
     """
     if name in PUBLISHED:
-        return Footprint(name, PUBLISHED[name].parameters())
+        return _in_fp32(name, PUBLISHED[name].parameters())
     sets = [known.removeprefix("nextitnet-") for known in PUBLISHED if known.startswith("nextitnet-")]
     presets = {f"cprec-{way}-{one}": (way, PUBLISHED[f"nextitnet-{one}"]) for way in WAYS for one in sets}
     if name not in presets:
@@ -78,22 +81,28 @@ def published(name: str) -> Footprint:
     way, base = presets[name]
     sharing = cast(Sharing, way if way in get_args(Sharing) else "none")
     parameters = base.parameters(blocks_in=way != "bo", blocks_out=way != "bi", sharing=sharing)
-    return Footprint(name, parameters, base.parameters()["total"])
+    return _in_fp32(name, parameters, base.parameters()["total"])
+
+
+def _in_fp32(name: str, parameters: dict[str, int], uncompressed: int | None = None) -> Footprint:
+    stored = {part: BYTES * count for part, count in parameters.items()}
+    return Footprint(name, parameters, stored, uncompressed and BYTES * uncompressed)
 
 
 def footprint_table(rows: list[Footprint]) -> Table:
-    """For people: thousands of parameters by part, megabytes in fp32, and how much smaller compression made them."""
+    """For people: parameters by part, megabytes as stored, and how much smaller compression made them."""
     table = Table("student", title="Parameters", title_justify="left")
-    for column in ("embedding", "network", "head", "total", "MB in fp32", "smaller"):
+    for column in ("embedding", "network", "head", "total", "MB", "smaller"):
         table.add_column(column, justify="right")
     for row in rows:
         parts = [f"{row.parameters[part]:,}" for part in ("embedding", "network", "head", "total")]
-        smaller = f"{row.uncompressed / row.parameters['total']:.1f} x" if row.uncompressed else "-"
-        table.add_row(row.name, *parts, f"{BYTES * row.parameters['total'] / 1e6:,.2f}", smaller)
+        smaller = f"{row.uncompressed / row.stored['total']:.1f} x" if row.uncompressed else "-"
+        table.add_row(row.name, *parts, f"{row.stored['total'] / 1e6:,.2f}", smaller)
     return table
 
 
-def _catalog(prepared: PreparedSet) -> Catalog:
+def catalog_of(prepared: PreparedSet) -> Catalog:
+    """What students are built for."""
     return Catalog(
         prepared.num_items,
         len(prepared.sequences),
@@ -104,9 +113,13 @@ def _catalog(prepared: PreparedSet) -> Catalog:
     )
 
 
-def count_parameters(catalog: Catalog, kind: str, arguments: dict[str, Any]) -> dict[str, int]:
-    """Counted from the module; one whose size depends on numbers alone is built without memory."""
+def measure_student(catalog: Catalog, kind: str, arguments: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """Parameters and stored bytes by part, counted from the module.
+
+    A student whose size depends on numbers alone is built without memory.
+    """
     spec = STUDENTS[kind]
     abstract = issubclass(spec.config, CompressibleConfig)
     with torch.device("meta") if abstract else nullcontext():
-        return spec.make(catalog, arguments).parameter_parts()
+        model = spec.make(catalog, arguments)
+    return model.parameter_parts(), stored_bytes_by_part(model, arguments)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components.artifacts.models import Family, registry_of, save_model
+from components.artifacts.models import Family, registry_of, round_to_stored, save_model
 from components.data.batching import Batch, TrainingBatches
 from components.data.flat_sequences import EvaluationCases
 from components.data.prepared import PreparedSet
@@ -150,7 +150,10 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
         objective = distiller
     history = job.trainer(model, batches, objective, validate, world, observer, model.phases()).fit()
     report = distiller.report() if distiller else None
-    return finish(job, model, built.catalog, history, history.best, world, report)
+    valid, before = history.best, {}
+    if round_to_stored(model, job.arguments):
+        before, valid = {f"valid_{METRIC}_unrounded": valid}, validate()
+    return finish(job, model, built.catalog, history, valid, world, report, before)
 
 
 def build(job: TrainingJob) -> Built:
@@ -247,12 +250,14 @@ def finish(
     valid: float,
     world: World,
     distillation: dict[str, Any] | None = None,
+    more: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Write the artifact (rank 0) and return the figures that depend on the clock."""
+    """Write the artifact (rank 0), `more` among its metrics, and return the figures that depend on the clock."""
     if world.rank == 0:
         model = model.to("cpu").eval()
         save_model(model, job.folder, kind=job.kind, family=job.family, arguments=job.arguments, catalog=catalog)
         metrics = {f"valid_{METRIC}": valid, "best_epoch": history.best_epoch, "epochs": len(history.epochs)}
+        metrics |= more or {}
         _write(job.folder / METRICS_FILE, metrics)
         if history.epochs:
             _write(job.folder / "history.json", {"epochs": history.epochs})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from components.artifacts.format import storage_error, write_json
 from components.artifacts.models import load_model, read_model_config, read_tensors
+from components.compression.quantization import appended
 from components.schema import CONFIG_FILE, MODEL_FILE
 
 
@@ -39,7 +39,7 @@ def grow_model(source: Path, target: Path, rows: Mapping[str, Tensor]) -> None:
         old = tensors[stored]
         if new.shape[1:] != old.shape[1:]:
             raise ValueError(f"{name}: rows of shape {tuple(old.shape[1:])} expected, got {tuple(new.shape[1:])}")
-        tensors[stored] = torch.cat([old, new.to(old.dtype)])
+        tensors |= appended(tensors, stored, new)
     grown = config.model_copy(update={"num_items": config.num_items + added.pop()})
     try:
         save_file(tensors, target / MODEL_FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.artifacts.format import REMEDY, read_json, storage_error, verify, write_json
+from components.compression.config import CompressionConfig
+from components.compression.quantization import Precision, dequantized, quantized, stored_bytes
 from components.errors import ArtifactError, UnknownNameError
 from components.model import Catalog, ModelSpec, Ranker
 from components.schema import CONFIG_FILE, MANIFEST_FILE, MODEL_FILE
@@ -49,6 +51,8 @@ def save_model(
 ) -> None:
     """Write ``config.json`` and ``model.safetensors`` into an existing folder.
 
+    Where the arguments say so (``compression.item_precision``), numbers are rounded on the way.
+
     Args:
         model: the model; its whole state is in its parameters and persistent buffers.
         folder: where to write; whoever owns the folder seals it with a manifest.
@@ -61,6 +65,7 @@ def save_model(
         StorageError: the folder cannot be written.
     """
     tensors, shared = _unique(model.state_dict())
+    tensors = quantized(tensors, stored_precision(model, arguments))
     config = ModelConfig(
         kind=kind,
         family=family,
@@ -118,7 +123,7 @@ def load_model(folder: Path) -> Ranker:
     if (folder / MANIFEST_FILE).is_file():
         verify(folder, only=(CONFIG_FILE, MODEL_FILE))
     config = read_model_config(folder)
-    tensors = read_tensors(folder / MODEL_FILE)
+    tensors = dequantized(read_tensors(folder / MODEL_FILE))
     try:
         tensors |= {alias: tensors[name] for alias, name in config.shared.items()}
         model = _spec(config).make(_empty_catalog(config), config.arguments)
@@ -129,8 +134,40 @@ def load_model(folder: Path) -> Ranker:
     return model.eval()
 
 
+def stored_precision(model: Ranker, arguments: Mapping[str, Any]) -> Callable[[str], Precision]:
+    """In which precision a tensor of `model` is stored, by its name; `arguments` built the model."""
+    compression = arguments.get("compression")
+    if compression is None:
+        return lambda name: "fp32"
+    config = CompressionConfig.model_validate(compression)
+    return lambda name: config.precision_of(model.part_of(name))
+
+
+def stored_bytes_by_part(model: Ranker, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes that `save_model` writes, but for names and shapes: embedding, network, head and their total.
+
+    Counted from shapes, so the model may be without memory.
+    """
+    precision_of = stored_precision(model, arguments)
+    parts, seen = {"embedding": 0, "network": 0, "head": 0}, set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            parts[model.part_of(name)] += stored_bytes({name: tensor}, precision_of)
+    return {"total": sum(parts.values()), **parts}
+
+
+def round_to_stored(model: Ranker, arguments: Mapping[str, Any]) -> bool:
+    """Give the model the numbers that `save_model` will keep of it; returns whether any is rounded."""
+    precision_of, state = stored_precision(model, arguments), model.state_dict()
+    if all(precision_of(name) == "fp32" for name in state):
+        return False
+    model.load_tensors(dequantized(quantized(state, precision_of)))
+    return True
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The stored tensors by name.
+    """The tensors by name, as they are stored.
 
     Raises:
         ArtifactError: the file is missing, truncated or damaged.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from components.compression.blocks import Blocks, geometric_ranks, partition, partition_by_frequency
+from components.compression.quantization import Precision
 from components.compression.sharing import Sharing
 from components.errors import ConfigError
 
@@ -37,6 +38,10 @@ class CompressionConfig(BaseModel):
     factor: int = Field(4, ge=1, description="a block's vectors are narrower than those before it by this factor")
     ranks: tuple[PositiveInt, ...] | None = Field(None, description="widths of the blocks' vectors, in place of factor")
     sharing: Sharing = Field("none", description="layers that share weights; ab: neighboring blocks do")
+    item_precision: Precision = Field(
+        "fp32", description="in which item vectors and output are stored once trained; int8 has a scale per item"
+    )
+    network_precision: Precision = Field("fp32", description="the same of all else; int8 has a scale per row")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -49,11 +54,21 @@ class CompressionConfig(BaseModel):
             raise ValueError(f"ranks must not rise from frequent to rare items, got {list(self.ranks)}")
         if self.output == "tree" and blocks < 2:
             raise ValueError("output: a tree needs at least 2 blocks; use flat for one")
-        if self.output == "tied" and self.input == "full":
-            raise ValueError("output: tied to a full input nothing is compressed; use input: blocks, or output: tree")
-        if self.input == self.output == "full" and self.sharing == "none":
-            raise ValueError("nothing is compressed: input and output are full and no layer is shared")
+        if self.input == "full" and self.output in ("full", "tied") and self.sharing == "none" and not self.quantizes:
+            raise ValueError(
+                f"nothing is compressed: input: full, output: {self.output}, no layer is shared and all numbers are "
+                "fp32; use input: blocks, output: tree, a sharing, or item_precision: int8"
+            )
         return self
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the trained student is rounded."""
+        return (self.item_precision, self.network_precision) != ("fp32", "fp32")
+
+    def precision_of(self, part: str) -> Precision:
+        """In which a tensor of a part of the student ("embedding", "network", "head") is stored."""
+        return self.network_precision if part == "network" else self.item_precision
 
     def check_width(self, dim: int) -> None:
         """Refuse ranks that a model of width `dim` cannot have.

@@ -135,8 +135,9 @@ def compressed_head(
         return FlatHead(BlockEmbedding(compression.blocks(catalog.counts[1:], config.dim), config.dim), tied=False)
     is_softmax = getattr(config, "loss", "softmax") == "softmax"
     if compression.output == "tied":
-        assert isinstance(item_embedding, BlockEmbedding)  # the configuration refuses a full one
-        return FlatHead(item_embedding, tied=True) if is_softmax else None
+        if is_softmax and isinstance(item_embedding, BlockEmbedding):
+            return FlatHead(item_embedding, tied=True)
+        return None
     own = FullEmbedding(catalog.num_items, config.dim)
     head = DotProductHead(own) if is_softmax else make_head(catalog, cast(HeadConfig, config), own)
     head.add_module("table", own)
