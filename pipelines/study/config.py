@@ -36,11 +36,13 @@ class SweepsConfig(Section):
         temperature: tau of Eq. 1, for all teachers alike.
         weight: lambda of Eq. 6.
         dim: width of the student's item vectors, with and without teachers.
+        seeds: of these trials, the most numerous of a study; null: those of the study.
     """
 
     temperature: list[PositiveFloat] = Field(default=[0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
     weight: list[NonNegativeFloat] = Field(default=[0.1, 0.5, 1.0, 2.0, 5.0, 10.0])
     dim: list[PositiveInt] = Field(default=[16, 32, 64, 128, 256])
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None
 
 
 class CostConfig(Section):

@@ -223,7 +223,7 @@ def study_seeds(config: RunConfig) -> list[int]:
 
 def entry_seeds(config: RunConfig, table: str, entry: Entry) -> list[int]:
     """The seeds of a row; of the cost of a model one seed tells as much as many."""
-    seeds = study_seeds(config)
+    seeds = (config.study.sweeps.seeds if table == "sweeps" else None) or study_seeds(config)
     return seeds[:1] if table == "cost" or entry.setting.counts else seeds
 
 

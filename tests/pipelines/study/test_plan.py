@@ -14,6 +14,7 @@ from pipelines.study.plan import (
     Trial,
     chosen_tables,
     study_entries,
+    study_seeds,
     study_trials,
     unique_trials,
 )
@@ -178,3 +179,10 @@ def test_the_defaults_make_a_study_of_every_configuration(tmp_path: Path) -> Non
     assert names(entries["main"])[2:] == ["gru4rec", "bert4rec", "recguru", "mostpop", "markov"]
     found = trials(config)
     assert found["main", "gru4rec"] == found["students", "gru4rec"]
+
+
+def test_sweeps_may_have_seeds_of_their_own(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "study.sweeps.seeds=[7]")
+    found = trials(config)
+    assert [trial.seed for trial in found["sweeps", "temperature 1"]] == [7]
+    assert [trial.seed for trial in found["main", "plain"]] == study_seeds(config)
