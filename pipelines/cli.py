@@ -119,6 +119,29 @@ def params(
     _finish(count, as_json)
 
 
+@app.command("search")
+def search(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    start: From = "",
+) -> None:
+    """Search the best small student under a budget, compare it with the others, and export the best."""
+
+    def find() -> Any:
+        from components.errors import UserError
+        from pipelines.load_config import load_config
+
+        loaded = load_config(config, overrides or [])
+        if loaded.search is None:
+            raise UserError(f"{config}: has no section `search`; add one (configs/search.yaml shows it)")
+        document = _execute("", config, overrides or [], dry_run, start, as_json)
+        return document if dry_run else _show_front(loaded.folder, document, as_json)
+
+    _finish(find, as_json)
+
+
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd.")],
@@ -221,7 +244,8 @@ def serve(
 def _register_stages() -> None:
     from pipelines.stages import STAGES
 
-    for stage in STAGES.values():
+    own = {command.name for command in app.registered_commands}
+    for stage in (stage for stage in STAGES.values() if stage.name not in own):
         _pipeline_command(stage.name, stage.name, f"Run what is not done up to this stage: {stage.about}.")
 
 
@@ -250,6 +274,20 @@ def _show_plan(config: RunConfig, stage: str, forced_stage: str, as_json: bool) 
     if not as_json:
         results().print(decision_table(decisions))
     return {"run": str(config.folder), "nodes": [asdict(decision) for decision in decisions]}
+
+
+def _show_front(run_folder: Path, document: dict[str, Any], as_json: bool) -> dict[str, Any]:
+    from components.artifacts.format import read_json
+    from components.reports.search import front_table
+    from pipelines.output import messages, results
+    from pipelines.search.config import RESULT_FILE
+
+    found = read_json(run_folder / "search" / RESULT_FILE)
+    console = messages() if as_json else results()
+    console.print(front_table(found))
+    for line in (f"winner:   {found['winner']['reason']}", f"picture:  {run_folder / 'search' / 'front.svg'}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return {**document, "search": found}
 
 
 def _show_end(result: RunResult, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from components.training.config import TrainingConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
 from pipelines.model_choice import ModelChoice, Name, Section
+from pipelines.search.config import SearchConfig
 from pipelines.study.config import StudyConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
@@ -136,6 +137,7 @@ class RunConfig(Section):
         teachers: by name; empty trains plain students alone.
         variants: more distilled students by name; each overrides keys of `distillation`.
         baselines: kinds of students to compare with, or ``plain``, the configured student without teachers.
+        search: how the best small student is searched; it joins the others as ``searched``.
         study: what `distilrec study` trains; no stage of the run reads it.
     """
 
@@ -158,6 +160,7 @@ class RunConfig(Section):
     baselines: list[Name] = Field(default=["mostpop", "markov", PLAIN])
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    search: SearchConfig | None = None
     study: StudyConfig = StudyConfig()
     cluster: ClusterConfig = ClusterConfig()
 

@@ -15,6 +15,7 @@ from components.schema import MANIFEST_FILE
 from components.students import STUDENTS
 from pipelines.config import COUNTING, DEFAULT_STUDENT, DISTILLED, PLAIN
 from pipelines.config_errors import KeyPath, validation_problems
+from pipelines.search.check import search_problems
 from pipelines.study.check import study_problems
 
 READ_VECTORS: Final = ("unisrec", "unim2rec")  # teachers
@@ -40,6 +41,7 @@ def contradictions(data: Mapping[str, Any]) -> Found:
     yield from _wrong_variants(data)
     yield from _wrong_geometry(data)
     yield from study_problems(data)
+    yield from search_problems(data)
 
 
 def _wrong_geometry(data: Mapping[str, Any]) -> Found:

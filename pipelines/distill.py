@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+import shutil
+
+from components.artifacts.format import read_json
+from components.distillation.config import DistillationConfig
+from components.schema import MANIFEST_FILE
+from components.training.config import TrainingConfig
 from pipelines.config import COUNTING
+from pipelines.search.config import RESULT_FILE, SEARCHED, WINNER
 from pipelines.stages import StageContext
+from pipelines.study.plan import Setting
 from pipelines.train_bridge import run_training
 from pipelines.training_job import TrainingJob
 
 
 def run(context: StageContext) -> None:
     """Train the student of the variant and write its artifact."""
-    variant = context.config.variant(context.variant)
-    distilled = variant.distillation is not None
+    if context.variant == SEARCHED and _take_winner(context):
+        return
+    setting = _setting(context)
+    distilled = setting.distillation is not None
     job = TrainingJob(
-        kind=variant.student.kind,
-        family="baseline" if variant.student.kind in COUNTING else "student",
-        arguments=variant.student.arguments,
-        training=context.config.training,
+        kind=setting.kind,
+        family="baseline" if setting.kind in COUNTING else "student",
+        arguments=setting.arguments,
+        training=setting.training,
         seed=context.seed,
         prepared=context.input("annotate" if distilled else "prepare"),
         folder=context.folder,
         work=context.work,
-        distillation=variant.distillation,
+        distillation=setting.distillation,
         mask_history=context.config.evaluate.mask_history,
     )
     context.timing.update(run_training(job, context.config.cluster, context.progress))
+
+
+def _setting(context: StageContext) -> Setting:
+    """Which student, and how it learns: as the configuration says, or as the search found."""
+    if context.variant == SEARCHED:
+        found = read_json(context.input("search") / RESULT_FILE)["winner"]
+        student = dict(found["student"])
+        taught = found["distillation"]
+        return Setting(
+            student.pop("kind"),
+            student,
+            TrainingConfig.model_validate(found["training"]),
+            DistillationConfig.model_validate(taught) if taught else None,
+        )
+    variant = context.config.variant(context.variant)
+    return Setting(variant.student.kind, variant.student.arguments, context.config.training, variant.distillation)
+
+
+def _take_winner(context: StageContext) -> bool:
+    """Whether the search trained this very student with this seed; then its artifact is taken."""
+    folder = context.input("search")
+    if read_json(folder / RESULT_FILE)["winner"]["seed"] != context.seed:
+        return False
+    shutil.copytree(folder / WINNER, context.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE))
+    return True

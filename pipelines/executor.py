@@ -36,7 +36,7 @@ from pipelines.stages import STAGES, Progress, StageContext, StageFunction
 if TYPE_CHECKING:
     from pipelines.config import ClusterConfig, RunConfig
 
-TRAINS: Final = ("pretrain", "teach", "distill")
+TRAINS: Final = ("pretrain", "teach", "search", "distill")
 TIMING_FOLDER: Final = "logs/timing"
 
 

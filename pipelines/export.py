@@ -33,6 +33,7 @@ from components.schema import (
     USER_ID,
 )
 from pipelines.new_items import write_projections
+from pipelines.search.config import SEARCHED
 from pipelines.stages import EXTRA_MANIFEST_FILE, SEED_MARK
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class ExportConfig(BaseModel):
     """What to export.
 
     Attributes:
-        model: name of a student of the run, or ``"auto"``: the best validation NDCG@10, baselines aside.
+        model: name of a student of the run, or ``"auto"``: the search's winner where there is a search (the others need
+            not keep its budgets), else the best validation NDCG@10, baselines aside.
         seed: which seed's model; by default the one with the best validation NDCG@10.
         histories: put the users' histories into the artifact, so that the endpoint answers a `user_id`. Off by default:
             whoever holds such an artifact can read who did what.
@@ -95,13 +97,15 @@ def choose(candidates: Sequence[Candidate], model: str = AUTO, seed: int | None 
     """
     if not candidates:
         raise StageError("nothing to export: the run trained no student; add `student` or `baselines` to the config")
+    if model == AUTO and any(one.variant == SEARCHED for one in candidates):
+        return choose([one for one in candidates if one.variant == SEARCHED], SEARCHED, seed)
     pool = [one for one in candidates if one.family != "baseline"] or list(candidates)
     means = {name: fmean(one.metric for one in pool if one.variant == name) for name in _names(pool)}
     if model == AUTO:
         name = min(means, key=lambda variant: (-means[variant], variant))
         reason = f"best mean {METRIC} ({means[name]:.4f}) of {len(means)}: {', '.join(sorted(means))}"
     elif model in _names(candidates):
-        name, reason = model, f"export.model names {model}"
+        name, reason = model, "the search's winner" if model == SEARCHED else f"export.model names {model}"
     else:
         raise UnknownNameError("model of this run", model, [AUTO, *_names(candidates)])
     seeds = {one.seed: one for one in candidates if one.variant == name}

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from components.errors import UserError, nearest
 from components.teachers.external import EXTERNAL
 from pipelines.config import COUNTING
+from pipelines.search.config import SEARCHED
 from pipelines.stages import SEED_MARK
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ HOW: Final = {
     "teacher": {"resources", "pretraining"},
     "features": {"batch_tokens"},
     "images": {"batch_size"},
+    "search": {"max_parallel"},
 }
 
 
@@ -140,6 +142,29 @@ def _student_nodes(config: RunConfig) -> list[Node]:
         inputs = ("annotate" if variant.distillation else "prepare",)
         for seed in config.seeds[:1] if counts else config.seeds:
             nodes.append(Node("distill", f"{variant.name}{SEED_MARK}{seed}", inputs, part, seed))
+    return [*nodes, *_search_nodes(config)]
+
+
+def _search_nodes(config: RunConfig) -> list[Node]:
+    """The search, and its winner with every seed: which student that is, the search's output says."""
+    if config.search is None:
+        return []
+    taught = config.distillation is not None and bool(config.teachers)
+    data = "annotate" if taught else "prepare"
+    part: dict[str, Any] = {
+        "search": _json(config.search, "search"),
+        "space": {key: domain.model_dump(mode="json") for key, domain in config.search.whole_space().items()},
+        "student": _json(config.student),
+        "training": _json(config.training, "training"),
+        **_validation(config),
+    }
+    if taught and config.distillation:
+        part["distillation"] = _json(config.distillation)
+    seed = _seed(config) if config.search.seed is None else config.search.seed
+    nodes = [Node("search", "", tuple(dict.fromkeys(("prepare", data))), part, seed)]
+    for each in config.seeds:
+        inputs = ("search", data)
+        nodes.append(Node("distill", f"{SEARCHED}{SEED_MARK}{each}", inputs, _validation(config), each))
     return nodes
 
 

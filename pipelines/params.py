@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
-import torch
 from rich.table import Table
 
-from components.artifacts.models import stored_bytes_by_part
 from components.compression.footprint import PUBLISHED
 from components.compression.sharing import Sharing
 from components.data.prepared import PreparedSet
 from components.errors import UnknownNameError
-from components.model import Catalog
-from components.students import STUDENTS
-from components.students.sequential import CompressibleConfig
 from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
+from pipelines.footprints import catalog_of, measure_student
 
 BYTES: Final = 4  # of a number in fp32
 WAYS: Final = ("bi", "bo", "bio", "cl", "cb", "al", "ab")  # what CpRec compresses
@@ -99,27 +94,3 @@ def footprint_table(rows: list[Footprint]) -> Table:
         smaller = f"{row.uncompressed / row.stored['total']:.1f} x" if row.uncompressed else "-"
         table.add_row(row.name, *parts, f"{row.stored['total'] / 1e6:,.2f}", smaller)
     return table
-
-
-def catalog_of(prepared: PreparedSet) -> Catalog:
-    """What students are built for."""
-    return Catalog(
-        prepared.num_items,
-        len(prepared.sequences),
-        prepared.counts,
-        prepared.sequences,
-        attributes=prepared.attributes,
-        user_attributes=prepared.user_attributes,
-    )
-
-
-def measure_student(catalog: Catalog, kind: str, arguments: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """Parameters and stored bytes by part, counted from the module.
-
-    A student whose size depends on numbers alone is built without memory.
-    """
-    spec = STUDENTS[kind]
-    abstract = issubclass(spec.config, CompressibleConfig)
-    with torch.device("meta") if abstract else nullcontext():
-        model = spec.make(catalog, arguments)
-    return model.parameter_parts(), stored_bytes_by_part(model, arguments)

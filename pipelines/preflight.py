@@ -25,8 +25,11 @@ from components.teachers.external import EXTERNAL, ExternalConfig, ExternalTeach
 from components.teachers.recformer.language_models import read_language_model_configuration
 from pipelines.config import MAX_OVERLAP, RunConfig
 from pipelines.failures import failure, joined
+from pipelines.footprints import catalog_of
 from pipelines.graph import Node
 from pipelines.overlap import Overlap, compare_artifact
+from pipelines.search.candidates import check_budget
+from pipelines.search.config import SEARCHED
 from pipelines.stages import SEED_MARK
 from pipelines.training_job import METRIC
 
@@ -67,7 +70,9 @@ def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[tu
             yield name, lambda: read_model_configuration("features.model", name, resolve_model(name), TEXT_MODELS)
         if config.images and (encoder := config.images.encoder) not in (DESCRIPTORS, READY):
             yield encoder, lambda: read_model_configuration("images.encoder", encoder, encoder, IMAGE_MODELS)
-    elif node.stage == "distill":
+    elif node.stage == "search" and (search := config.search):
+        yield node.name, lambda: check_budget(config, search, catalog_of(prepared))
+    elif node.stage == "distill" and node.suffix.split(SEED_MARK)[0] != SEARCHED:
         student = config.variant(node.suffix.split(SEED_MARK)[0]).student
         choice = STUDENTS[student.kind].config.model_validate(student.arguments)
         if isinstance(choice, CompressibleConfig) and (compression := choice.compression):

@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = ("components", "pipelines", "serve", "tune_spaces")
 MIN_CPUS: Final = 4  # logical CPUs; with fewer, training workers and the tasks that feed them wait for each other
+STARTS: Final = 3  # attempts to start Ray on this machine
 DATA_CPUS: Final = 1.0  # what Ray Data needs beside the training workers
 WORKER_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
@@ -146,13 +148,15 @@ def check(requests: Mapping[str, ClusterConfig], nodes: Sequence[Mapping[str, fl
 def _connect(ray: Any, cluster: ClusterConfig, address: str | None, folder: Path | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init(
+        start = partial(
+            ray.init,
             num_cpus=local_cpus(cluster),
             object_store_memory=cluster.object_store_mb * 2**20,
             include_dashboard=False,
             _temp_dir=str(folder),
             **quiet,
         )
+        start_ray(start, ray.shutdown)
         return
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # the job brought the code and its environment
     environment = None if in_job else {"py_modules": _package_folders(), "env_vars": dict(WORKER_ENVIRONMENT)}
@@ -163,6 +167,26 @@ def _connect(ray: Any, cluster: ClusterConfig, address: str | None, folder: Path
             f"cannot join the Ray cluster at {address!r}: {error}; check cluster.address and RAY_ADDRESS, or unset "
             "both to start Ray on this machine"
         ) from error
+
+
+def start_ray(start: Callable[[], object], undo: Callable[[], object]) -> None:
+    """Start Ray on this machine. Two sessions that start in the same moment may take the same port: then once more.
+
+    Raises:
+        ResourceError: it does not start.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            start()
+            return
+        except RuntimeError as error:
+            undo()
+            if not left:
+                reason = str(error).splitlines()[0]
+                raise ResourceError(
+                    f"cannot start Ray on this machine: {reason}; wait until other runs have started, or set "
+                    "cluster.temp_dir to a folder with free space and a short path, and run the same command again"
+                ) from error
 
 
 def _package_folders() -> list[str]:

@@ -14,6 +14,7 @@ from components.reports import facts
 from components.reports.html import render_report
 from pipelines.cache import write_atomically
 from pipelines.evaluate import LEADERBOARD_FILE, MODEL_STAGES, REPORT_DATA_FILE, row_name
+from pipelines.search.config import RESULT_FILE
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -41,6 +42,8 @@ def publish_report(config: RunConfig, folder: Path | None = None, timing: Times 
     results = {"dataset": config.name, **read_json(stage_folder / LEADERBOARD_FILE)}
     leaderboard = add_timing(results, row_times(measured, nodes))
     report = read_json(stage_folder / REPORT_DATA_FILE) | _run_facts(config, nodes)
+    if config.search:
+        report["search"] = read_json(config.folder / "search" / RESULT_FILE)
     report["curves"] = {name: report["curves"][name] for name in report["order"] if name in report["curves"]}
     write_json(config.folder / LEADERBOARD_FILE, leaderboard)
     target = config.folder / REPORT_FILE

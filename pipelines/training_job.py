@@ -116,9 +116,9 @@ class TrainingJob(Job):
     pretrained: Path | None = None
     distillation: DistillationConfig | None = None
 
-    def run(self, world: World, observer: Observer | None = None) -> dict[str, float]:
-        """See `Job.run`."""
-        return train(self, world, observer)
+    def run(self, world: World, observer: Observer | None = None, data: PreparedSet | None = None) -> dict[str, float]:
+        """See `Job.run`; `data` is the set at `prepared` where it is in memory already."""
+        return train(self, world, observer, data)
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,16 @@ class Built:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def train(job: TrainingJob, world: World, observer: Observer | None = None) -> dict[str, float]:
+def train(
+    job: TrainingJob, world: World, observer: Observer | None = None, data: PreparedSet | None = None
+) -> dict[str, float]:
     """Train the job's model as one worker of `world`; rank 0 writes the artifact.
 
     Returns:
         Seconds per epoch, targets per second and peak memory, which no manifest may hold.
     """
     torch.set_num_threads(job.threads)
-    built = build(job)
+    built = build(job, data)
     model = built.model.to(world.device)
     batches = model.training_batches(built.prepared.sequences, job.training.batch_size, job.training.windows, job.seed)
     validate = job.validation(model, built.prepared.sequences.cases("valid"))
@@ -156,9 +158,9 @@ def train(job: TrainingJob, world: World, observer: Observer | None = None) -> d
     return finish(job, model, built.catalog, history, valid, world, report, before)
 
 
-def build(job: TrainingJob) -> Built:
-    """Read the data and build the model from the job's seed."""
-    prepared, spec = PreparedSet(job.prepared), registry_of(job.family)[job.kind]
+def build(job: TrainingJob, data: PreparedSet | None = None) -> Built:
+    """Read the data, unless it is given, and build the model from the job's seed."""
+    prepared, spec = data or PreparedSet(job.prepared), registry_of(job.family)[job.kind]
     catalog = Catalog(
         num_items=prepared.num_items,
         num_users=len(prepared.sequences),

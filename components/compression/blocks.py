@@ -60,8 +60,8 @@ class Blocks:
         return torch.bucketize(items, torch.tensor(self.ends, device=items.device))
 
 
-def partition(num_items: int, num_blocks: int) -> tuple[int, ...]:
-    """Sizes of blocks, 2:8 of what is left each time (CpRec, section 3.2.1).
+def partition(num_items: int, num_blocks: int, share: float = FREQUENT) -> tuple[int, ...]:
+    """Sizes of blocks, 2:8 of what is left each time (CpRec, section 3.2.1), or another `share` of it.
 
     >>> partition(100, 3)
     (20, 16, 64)
@@ -71,7 +71,7 @@ def partition(num_items: int, num_blocks: int) -> tuple[int, ...]:
     """
     sizes: list[int] = []
     for _ in range(num_blocks - 1):
-        sizes.append(round(FREQUENT * (num_items - sum(sizes))))
+        sizes.append(round(share * (num_items - sum(sizes))))
     sizes.append(num_items - sum(sizes))
     return _filled(sizes, num_items)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from components.compression.blocks import Blocks, geometric_ranks, partition, partition_by_frequency
+from components.compression.blocks import FREQUENT, Blocks, geometric_ranks, partition, partition_by_frequency
 from components.compression.quantization import Precision
 from components.compression.sharing import Sharing
 from components.errors import ConfigError
@@ -30,7 +30,11 @@ class CompressionConfig(BaseModel):
     )
     num_blocks: int = Field(3, ge=1, description="blocks of items by frequency")
     rule: Literal["items", "frequency"] = Field(
-        "items", description="items: 2:8 of the items left, again and again; frequency: equal shares of interactions"
+        "items",
+        description="items: `share` of the items left, again and again; frequency: equal shares of interactions",
+    )
+    share: float = Field(
+        FREQUENT, gt=0, lt=1, description="of the items left, those of the next block; the paper's 2:8"
     )
     boundaries: tuple[PositiveInt, ...] | None = Field(
         None, description="last item of every block but the last, in place of num_blocks and rule"
@@ -104,7 +108,7 @@ class CompressionConfig(BaseModel):
             sizes = (
                 partition_by_frequency(counts, self.num_blocks)
                 if by_frequency
-                else partition(num_items, self.num_blocks)
+                else partition(num_items, self.num_blocks, self.share)
             )
             ends = tuple(np.cumsum(sizes).tolist())
         return Blocks(ends, self.ranks or geometric_ranks(dim, len(ends), self.factor))

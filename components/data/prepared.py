@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class PreparedSet:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._states: dict[str, NDArray[np.float16]] = {}
         manifest = self.path / MANIFEST_FILE
         if not manifest.is_file():
             raise ArtifactError(
@@ -142,8 +144,21 @@ class PreparedSet:
         names = pq.read_schema(files[0]).names if files else []
         return [name.removeprefix(STATE_PREFIX) for name in names if name.startswith(STATE_PREFIX)]
 
+    def hold(self, teachers: Sequence[str]) -> int:
+        """Read what trainings need into memory, the states of `teachers` too; returns its bytes.
+
+        Several processes may then share one copy of the object.
+        """
+        self._states = {name: self.states(name) for name in teachers}
+        sequences, counts = self.sequences, self.counts
+        held: list[NDArray[Any]] = [sequences.users, sequences.offsets, sequences.items, counts]
+        held += [sequences.train_end, sequences.valid_end, *self._states.values()]
+        return sum(array.nbytes for array in held) + 8 * self.num_items
+
     def states(self, teacher: str) -> NDArray[np.float16]:
         """(instances, d_k) states of one teacher, row by training instance."""
+        if teacher in self._states:
+            return self._states[teacher]
         column = f"{STATE_PREFIX}{teacher}"
         flat = self._table([column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         states: NDArray[np.float16] = flat.reshape(self.sequences.num_instances, -1)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from components.evaluation.leaderboard import main_metric
 from components.reports import plots, tables
 from components.reports.headline import headline
+from components.reports.search import front_picture
 from components.reports.svg import Picture
 
 TEMPLATE: Final = "report.html"
@@ -64,6 +65,7 @@ def report_pictures(report: Mapping[str, Any], leaderboard: Mapping[str, Any]) -
     candidates = [
         plots.metric_bars(rows, [metric, metric.replace("ndcg", "recall")]),
         plots.quality_against_cost(rows, metric),
+        front_picture(report.get("search") or {}),
         plots.training_curves(report.get("curves") or {}, curve_metric(report, metric), colors),
         plots.teacher_weights(report.get("distillation") or {}, colors),
         plots.slice_bars(rows, metric, leaderboard.get("baseline"), colors),

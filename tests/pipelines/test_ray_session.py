@@ -6,7 +6,14 @@ import pytest
 
 from components.errors import ResourceError
 from pipelines.config import ClusterConfig
-from pipelines.ray_session import check_resources, cluster_address, prepare_environment, ray_session, use_gpu
+from pipelines.ray_session import (
+    check_resources,
+    cluster_address,
+    prepare_environment,
+    ray_session,
+    start_ray,
+    use_gpu,
+)
 
 FOUR = [{"CPU": 4.0}]
 
@@ -165,3 +172,30 @@ def test_workers_share_a_gpu_at_a_fraction() -> None:
     assert use_gpu(ClusterConfig(num_workers=2, gpus_per_worker=0.5), 1.0)
     assert not use_gpu(ClusterConfig(num_workers=2), 1.0)
     check_resources(ClusterConfig(num_workers=2, gpus_per_worker=0.5, use_gpu=True), [{"CPU": 8.0, "GPU": 1.0}])
+
+
+class Starts:
+    """Fails so often, then starts."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.undone = failures, 0
+
+    def start(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("Failed to start GCS.\nmany lines")
+
+    def undo(self) -> None:
+        self.undone += 1
+
+
+def test_a_start_that_met_another_is_tried_again() -> None:
+    starts = Starts(2)
+    start_ray(starts.start, starts.undo)
+    assert (starts.failures, starts.undone) == (0, 2)
+
+
+def test_a_machine_that_cannot_start_ray_is_told_so_in_one_line() -> None:
+    starts = Starts(9)
+    with pytest.raises(ResourceError, match=r"^cannot start Ray on this machine: Failed to start GCS\.; .*$"):
+        start_ray(starts.start, starts.undo)
