@@ -186,11 +186,11 @@ def missing_works(study: Study) -> dict[str, tuple[str, TrialWork | TeacherWork]
 
 
 def _run_works(study: Study, works: Mapping[str, tuple[str, TrialWork | TeacherWork]], board: Board) -> dict[str, str]:
-    from pipelines.study.tuning import run_works  # here: a study with nothing to do never loads Ray
-    from pipelines.study.watch import Watch
-
     config = study.config
-    with _session(config):
+    with _session(config):  # sets the environment that Ray reads when it is imported
+        from pipelines.study.tuning import run_works
+        from pipelines.study.watch import Watch
+
         watch = Watch(board, {key: name for key, (name, _) in works.items()})
         folder = config.folder / STUDY_FOLDER / ".tune"
         return run_works({key: work for key, (_, work) in works.items()}, config.cluster, folder, watch)

@@ -37,6 +37,7 @@ CONFIG: dict[str, Any] = {
     "evaluate": {"bootstrap": 100, "requests": 2},
 }
 MINUTES = 60.0
+FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_MODE")  # what this process has and a user's has not
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def write_config(folder: Path, world: Path) -> Path:
 
 def start(config: Path, *overrides: str) -> subprocess.Popen[str]:
     """A driver in a process of its own, with a Ray session of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     command = [sys.executable, "-m", "pipelines", "run", str(config), *overrides]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 

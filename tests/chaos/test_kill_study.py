@@ -19,11 +19,12 @@ from tests.pipelines.study.tiny_study import CONTENT
 
 pytestmark = pytest.mark.chaos
 MINUTES = 60.0
+FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_MODE")  # what this process has and a user's has not
 
 
 def start(config: Path) -> subprocess.Popen[str]:
     """A study in a process of its own, with a Ray session of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     command = [sys.executable, "-m", "pipelines", "study", "prm-kd", str(config), "--only", "main"]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 

@@ -238,6 +238,27 @@ def test_the_driver_reads_no_ray_before_its_session() -> None:
     assert done.stdout.strip() == "False"
 
 
+STUDY = """
+import contextlib, sys
+from types import SimpleNamespace
+import pipelines.study.command as command
+
+@contextlib.contextmanager
+def session(cluster):
+    print('ray' in sys.modules)
+    raise SystemExit
+    yield
+
+command.ray_session = session
+command._run_works(SimpleNamespace(config=SimpleNamespace(cluster=None)), {}, None)
+"""
+
+
+def test_a_study_whose_inputs_are_done_reads_no_ray_before_its_session() -> None:
+    done = subprocess.run([sys.executable, "-c", STUDY], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 STOPPED = """
 import contextlib, sys, threading
 import pipelines.driver
