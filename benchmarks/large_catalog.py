@@ -6,8 +6,8 @@
 NextItNet of width 512 on synthetic sequences whose items are drawn with probability 1 / rank (speed only: nothing is
 learnt). `full` has an item table for the input and one for the output, as the paper's base model; `tied` has one for
 both, as our students; `compressed` is Bio-Ab with the blocks that agree with the paper's TikTok columns; `int8` the
-same, stored in int8. Requests go through the scorer of the endpoint; of the compressed model it visits blocks by branch and
-bound, and its answers are compared with those of scoring all items. One pinned thread each, interleaved, CPU time.
+same, stored in int8. Requests go through the scorer of the endpoint; of the compressed model it visits blocks by branch
+and bound, and its answers are compared with those of scoring all items. One pinned thread each, interleaved, CPU time.
 """
 
 from __future__ import annotations

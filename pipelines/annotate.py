@@ -37,7 +37,7 @@ from components.schema import (
 )
 from components.teachers.external import ExternalTeacher
 from pipelines.ray_session import training_gpu
-from pipelines.stages import StageContext
+from pipelines.stages import EXTRA_MANIFEST_FILE, StageContext
 from pipelines.training_job import METRIC, TEACHERS_FILE, teacher_items
 
 ROWS_PER_GROUP = 2048  # users that are held with their states at once
@@ -169,6 +169,8 @@ def run(context: StageContext) -> None:
     entries = [_store_items(teacher, context.folder) for teacher in teachers]
     text = json.dumps({"teachers": entries}, indent=2, sort_keys=True) + "\n"
     (context.folder / TEACHERS_FILE).write_text(text, encoding="utf-8")
+    extra = {"items": {"text_columns": prepared.text_columns}}
+    (context.folder / EXTRA_MANIFEST_FILE).write_text(json.dumps(extra), encoding="utf-8")
     _annotate_files(context, prepared, teachers)
 
 

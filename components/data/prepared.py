@@ -90,12 +90,24 @@ class PreparedSet:
         texts: list[str] = self.items[TEXT].fill_null("").to_list()
         return texts
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns of ``input.text_columns`` that the item file has; one text of all where it named none.
+
+        Sets that were annotated by an early version did not say which they are: there all texts count.
+        """
+        schema = pq.read_schema(self.path / ITEMS_FILE)
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        known = self.manifest["items"].get("text_columns") if "items" in self.manifest else texts
+        chosen = [name for name in known or () if name in schema.names and name not in (ITEM_ID, TEXT)]
+        return chosen or [name for name in (TEXT,) if name in schema.names]
+
     @cached_property
     def attributes(self) -> dict[str, list[str]]:
         """One text per item, ``""`` where it has none, by text column, in the order of ``input.text_columns``."""
-        known = pq.read_schema(self.path / ITEMS_FILE).names
-        chosen = self.manifest.get("items", {}).get("text_columns") or [TEXT]
-        table = pq.read_table(self.path / ITEMS_FILE, columns=[name for name in chosen if name in known])
+        table = pq.read_table(self.path / ITEMS_FILE, columns=self.text_columns)
         return {name: [as_text(value) for value in table[name].to_pylist()] for name in table.column_names}
 
     @cached_property

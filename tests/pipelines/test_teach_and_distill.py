@@ -23,7 +23,7 @@ from components.teachers.external import ExternalTeacher
 from pipelines import annotate, distill, teach
 from pipelines.annotate import SequenceAnnotator, Teacher
 from pipelines.config import RunConfig
-from pipelines.stages import StageContext
+from pipelines.stages import EXTRA_MANIFEST_FILE, StageContext
 from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config
 from tests.worlds import random_sequences
@@ -119,6 +119,8 @@ def test_every_instance_has_the_states_of_its_own_history(run: Run) -> None:
     assert valid is not None
     np.testing.assert_allclose(valid, case_states(model, cases), atol=2e-3)
     assert prepared.valid_states("text") is None
+    extra = json.loads((run.root / "annotate" / EXTRA_MANIFEST_FILE).read_text())
+    assert extra["items"]["text_columns"] == prepared.text_columns  # students that read fields find them
     strengths = json.loads((run.root / "annotate" / "teachers.json").read_text())["teachers"]
     metrics = json.loads((run.root / "teach" / "text" / "metrics.json").read_text())
     assert strengths[0]["strength"] == metrics["valid_ndcg@10"]
