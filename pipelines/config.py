@@ -135,6 +135,8 @@ class RunConfig(Section):
         seeds: every student is trained once per seed.
         data: root folder of the input, local or remote (``s3://…``).
         teachers: by name; empty trains plain students alone.
+        start: artifact of a trained student of the same kind, such as ``runs/NAME/export``: students begin with its
+            network and with its vectors of the items that both know; None: at random.
         variants: more distilled students by name; each overrides keys of `distillation`.
         baselines: kinds of students to compare with, or ``plain``, the configured student without teachers.
         search: how the best small student is searched; it joins the others as ``searched``.
@@ -156,6 +158,7 @@ class RunConfig(Section):
     student: ModelChoice = ModelChoice(kind=DEFAULT_STUDENT)
     training: TrainingConfig = TrainingConfig()
     distillation: DistillationConfig | None = None
+    start: str | None = None
     variants: dict[Name, dict[str, Any]] = Field(default={})
     baselines: list[Name] = Field(default=["mostpop", "markov", PLAIN])
     evaluate: EvaluateConfig = EvaluateConfig()

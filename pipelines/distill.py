@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from components.artifacts.format import read_json
 from components.distillation.config import DistillationConfig
 from components.schema import MANIFEST_FILE
 from components.training.config import TrainingConfig
-from pipelines.config import COUNTING
+from pipelines.config import COUNTING, RunConfig
 from pipelines.search.config import RESULT_FILE, SEARCHED, WINNER
 from pipelines.stages import StageContext
 from pipelines.study.plan import Setting
@@ -33,8 +34,14 @@ def run(context: StageContext) -> None:
         work=context.work,
         distillation=setting.distillation,
         mask_history=context.config.evaluate.mask_history,
+        start=start_of(context.config, setting.kind),
     )
     context.timing.update(run_training(job, context.config.cluster, context.progress))
+
+
+def start_of(config: RunConfig, kind: str) -> Path | None:
+    """The artifact that a student of a kind begins with, absolute: workers have another current folder."""
+    return Path(config.start).absolute() if config.start and kind == config.student.kind else None
 
 
 def _setting(context: StageContext) -> Setting:

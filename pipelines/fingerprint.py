@@ -13,7 +13,7 @@ from components.artifacts.format import file_hash
 from components.data.item_images import image_files
 from components.data.sources import Source, find_sources
 from components.errors import DataError
-from components.schema import MANIFEST_FILE
+from components.schema import MANIFEST_FILE, MODEL_FILE
 from pipelines.cache import canonical_json
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def fingerprints(config: RunConfig, nodes: Iterable[Node]) -> dict[str, str]:
             files = list(_files_of(config.teachers[node.suffix]))
             if files:
                 found[node.name] = _digest([file_hash(file) for file in files])
+        elif "start" in node.part and (Path(node.part["start"]) / MODEL_FILE).is_file():
+            found[node.name] = file_hash(Path(node.part["start"]) / MODEL_FILE)
     return found
 
 

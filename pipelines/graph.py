@@ -139,6 +139,8 @@ def _student_nodes(config: RunConfig) -> list[Node]:
             part["training"] = _json(config.training, "training")
         if variant.distillation:
             part["distillation"] = _json(variant.distillation)
+        if config.start and variant.student.kind == config.student.kind:
+            part["start"] = config.start
         inputs = ("annotate" if variant.distillation else "prepare",)
         for seed in config.seeds[:1] if counts else config.seeds:
             nodes.append(Node("distill", f"{variant.name}{SEED_MARK}{seed}", inputs, part, seed))
@@ -160,6 +162,8 @@ def _search_nodes(config: RunConfig) -> list[Node]:
     }
     if taught and config.distillation:
         part["distillation"] = _json(config.distillation)
+    if config.start:
+        part["start"] = config.start
     seed = _seed(config) if config.search.seed is None else config.search.seed
     nodes = [Node("search", "", tuple(dict.fromkeys(("prepare", data))), part, seed)]
     for each in config.seeds:

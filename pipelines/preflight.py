@@ -5,6 +5,7 @@ The driver reads this module before its Ray session: nothing here may import Ray
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.artifacts.format import verify
-from components.artifacts.models import read_model_config
+from components.artifacts.models import load_model, read_model_config
 from components.data.prepared import PreparedSet
 from components.errors import ArtifactError, ConfigError, DistilrecError
 from components.evaluation.metrics import metric_values
@@ -21,6 +22,7 @@ from components.features.pretrained import read_model_configuration
 from components.features.text import BUNDLED, TEXT_MODELS, resolve_model
 from components.students import STUDENTS
 from components.students.sequential import CompressibleConfig
+from components.students.warm_start import warm_start
 from components.teachers.external import EXTERNAL, ExternalConfig, ExternalTeacher, load_external
 from components.teachers.recformer.language_models import read_language_model_configuration
 from pipelines.config import MAX_OVERLAP, RunConfig
@@ -31,9 +33,10 @@ from pipelines.overlap import Overlap, compare_artifact
 from pipelines.search.candidates import check_budget
 from pipelines.search.config import SEARCHED
 from pipelines.stages import SEED_MARK
-from pipelines.training_job import METRIC
+from pipelines.training_job import METRIC, item_rows
 
 Check = Callable[[], object]
+logger = logging.getLogger(__name__)
 
 
 def check_sources(config: RunConfig, missing: Iterable[Node]) -> None:
@@ -65,6 +68,8 @@ def check_sources(config: RunConfig, missing: Iterable[Node]) -> None:
 
 def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[tuple[str, Check]]:
     """What is to be looked at for `node`, and a name under which nodes share one look."""
+    if "start" in node.part:
+        yield "start", lambda: check_start(config, Path(node.part["start"]), prepared)
     if node.stage == "features":
         if config.features and (name := config.features.model) != BUNDLED:
             yield name, lambda: read_model_configuration("features.model", name, resolve_model(name), TEXT_MODELS)
@@ -107,6 +112,21 @@ def read_external(name: str, arguments: Mapping[str, Any], prepared: PreparedSet
             "histories to measure it; give the teacher's validation NDCG@10, or a file keyed by user_id and position"
         )
     return arrays, strength
+
+
+def check_start(config: RunConfig, folder: Path, prepared: PreparedSet) -> None:
+    """Look whether the run's student can begin with the artifact in `folder`.
+
+    Raises:
+        DistilrecError: it is missing, damaged, of another kind or shape, or which items it knows is not to be found.
+    """
+    kind, source = config.student.kind, load_model(folder)
+    if (found := read_model_config(folder).kind) != kind:
+        raise ArtifactError(f"start: {folder} holds a {found}, expected a {kind}")
+    rows = item_rows(folder, prepared)
+    warm_start(STUDENTS[kind].make(catalog_of(prepared), config.student.arguments), source, rows)
+    if not rows.any():
+        logger.info("start: %s knows none of this run's items; students take its network alone", folder)
 
 
 def check_pretrained(config: RunConfig, name: str, folder: Path, prepared: PreparedSet) -> Overlap:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components.artifacts.models import Family, registry_of, round_to_stored, save_model
+from components.artifacts.models import Family, load_model, registry_of, round_to_stored, save_model
 from components.data.batching import Batch, TrainingBatches
 from components.data.flat_sequences import EvaluationCases
 from components.data.prepared import PreparedSet
@@ -23,10 +25,11 @@ from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
 from components.distillation.mixture import mixture_weights, target_log_likelihoods
 from components.distillation.teacher_scores import TeacherCache
-from components.errors import ConfigError
+from components.errors import ArtifactError, ConfigError
 from components.evaluation.validation import validation_metric
 from components.model import Catalog, Phase, Ranker
-from components.schema import METRICS_FILE, MODEL_FILE
+from components.schema import ITEM_ID, ITEMS_FILE, METRICS_FILE, MODEL_FILE
+from components.students.warm_start import warm_start
 from components.training.config import TrainingConfig
 from components.training.loop import History, Trainer, World
 from components.training.observer import Observer
@@ -109,12 +112,14 @@ class TrainingJob(Job):
         features: folder with ``text.npy`` and perhaps ``image.npy``, for models that read content.
         pretrained: artifact of the pre-trained model to start from.
         distillation: how it is distilled; None trains it alone.
+        start: artifact of a trained student to begin with.
     """
 
     prepared: Path
     features: Path | None = None
     pretrained: Path | None = None
     distillation: DistillationConfig | None = None
+    start: Path | None = None
 
     def run(self, world: World, observer: Observer | None = None, data: PreparedSet | None = None) -> dict[str, float]:
         """See `Job.run`; `data` is the set at `prepared` where it is in memory already."""
@@ -177,7 +182,33 @@ def build(job: TrainingJob, data: PreparedSet | None = None) -> Built:
         if load is None:
             raise TypeError(f"{job.kind} cannot start from pre-trained weights")
         load(load_file(job.pretrained / MODEL_FILE))
+    if job.start is not None:
+        warm_start(model, load_model(job.start), item_rows(job.start, prepared))
     return Built(model, catalog, prepared)
+
+
+def item_rows(start: Path, prepared: PreparedSet) -> NDArray[np.int64]:
+    """(N,) number of each item in the artifact `start`, 0 where that does not know it.
+
+    Raises:
+        ArtifactError: which items the artifact knows is not to be found.
+    """
+    known = {item_id: number for number, item_id in enumerate(artifact_item_ids(start), start=1)}
+    return np.array([known.get(item_id, 0) for item_id in prepared.item_ids], np.int64)
+
+
+def artifact_item_ids(folder: Path) -> list[str]:
+    """The items of a student's artifact: its own table, or that of the run in which it was trained.
+
+    Raises:
+        ArtifactError: there is neither.
+    """
+    places = [folder, *(parent / "prepare" for parent in folder.absolute().parents)]
+    for place in places:
+        if (place / ITEMS_FILE).is_file():
+            ids: list[str] = pq.read_table(place / ITEMS_FILE, columns=[ITEM_ID])[ITEM_ID].to_pylist()
+            return ids
+    raise ArtifactError(f"{folder}: has no {ITEMS_FILE}, and is in no run; give a folder such as runs/NAME/export")
 
 
 def _features(folder: Path | None) -> dict[str, Any]:

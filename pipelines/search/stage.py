@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
-from components.artifacts.format import write_json
+from components.artifacts.format import file_hash, write_json
 from components.data.prepared import PreparedSet
 from components.errors import ConfigError
 from components.reports.search import front_picture
 from components.reports.svg import standalone
+from components.schema import MODEL_FILE
 from pipelines.cache import sealed_digest
 from pipelines.footprints import catalog_of
 from pipelines.search.candidates import Scale, setting_of
@@ -51,7 +53,10 @@ def make_search(context: StageContext, chosen: SearchConfig) -> Search:
     trials = config.folder.absolute() / TRIALS_FOLDER / sealed_digest(prepared)[:12]
     trials.mkdir(parents=True, exist_ok=True)
     scale = Scale(catalog_of(PreparedSet(context.input("prepare"))))
-    return Search(config, chosen, trials, prepared, context.seed, scale, chosen.whole_space())
+    if config.start:  # workers have another current folder
+        config = config.model_copy(update={"start": str(Path(config.start).absolute())})
+    started = file_hash(Path(config.start) / MODEL_FILE) if config.start else ""
+    return Search(config, chosen, trials, prepared, context.seed, scale, chosen.whole_space(), started)
 
 
 def write_result(context: StageContext, search: Search, refused: dict[str, int]) -> None:

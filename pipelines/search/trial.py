@@ -113,6 +113,7 @@ class SearchTrial:
         seed: of its training.
         mask_history: whether validation leaves the history's items out.
         threads: computing threads.
+        start: artifact to begin with, absolute.
     """
 
     record: Record
@@ -122,6 +123,7 @@ class SearchTrial:
     seed: int
     mask_history: bool
     threads: int = 1
+    start: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -186,6 +188,7 @@ class SearchTrial:
             threads=self.threads,
             prepared=self.prepared,
             distillation=self.setting.distillation,
+            start=self.start,
         )
 
 

@@ -6,6 +6,7 @@ its students (`pipelines.search.trial`), which a later start feeds to a new expe
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -56,6 +57,7 @@ class Search:
         seed: of every student.
         scale: weighs students of the catalog.
         space: the keys that are searched.
+        started: identity of the artifact that students begin with, "" without one.
     """
 
     config: RunConfig
@@ -65,6 +67,7 @@ class Search:
     seed: int
     scale: Scale
     space: Space
+    started: str = ""
 
     def proposal(self, drawn: dict[str, Any]) -> tuple[Record, Setting]:
         """The student that was drawn.
@@ -74,7 +77,8 @@ class Search:
         """
         values = decoded(self.space, drawn)
         setting = setting_of(self.config, values)
-        key = setting_key(setting, self.seed, {"mask_history": self.config.evaluate.mask_history})
+        more = {"mask_history": self.config.evaluate.mask_history, "start": self.started}
+        key = setting_key(setting, self.seed, more)
         return Record(int(drawn.get(NUMBER, 0)), key, values, self.scale.weigh(setting)), setting
 
 
@@ -281,8 +285,11 @@ def _train(config: dict[str, Any], search: Search, threads: int, data: PreparedS
     record, setting = search.proposal(config)
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     masked = search.config.evaluate.mask_history
-    trial = SearchTrial(record, setting, search.trials, search.prepared, search.seed, masked, threads)
-    tune.report(numbers(trial.attempt(World(device=device), lambda now: tune.report(numbers(now)), data)))
+    start = Path(search.config.start) if search.config.start else None
+    trial = SearchTrial(record, setting, search.trials, search.prepared, search.seed, masked, threads, start)
+    finished = trial.attempt(World(device=device), lambda now: tune.report(numbers(now)), data)
+    gc.collect()  # the process is used again: what a training left in cycles would pile up
+    tune.report(numbers(finished))
 
 
 def _fit(tuner: tune.Tuner, tick: Callable[[], None]) -> None:

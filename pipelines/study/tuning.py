@@ -6,6 +6,7 @@ its pickled state is never read.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import uuid
@@ -88,6 +89,7 @@ def _trial(config: dict[str, str], works: Mapping[str, Work], news: Any, threads
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     failure = works[name].attempt(World(device=device), messenger)
     messenger.close()
+    gc.collect()  # the process is used again: what a training left in cycles would pile up
     ray.get(news.finish.remote(name, failure))
     tune.report({"failed": bool(failure)})
 
