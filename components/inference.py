@@ -153,12 +153,11 @@ class Scorer:
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
         """(B, D); one history at a time in reproducible mode, since padding changes the last bits of attention."""
         size = 1 if self.reproducible else len(histories)
-        return torch.cat(
-            [
-                self.model.states(self._batch(histories[part], None if users is None else users[part]))
-                for part in _slices(len(histories), size)
-            ]
-        )
+        found = [
+            self.model.states(self._batch(histories[part], None if users is None else users[part]))
+            for part in _slices(len(histories), size)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _batch(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Batch:
         batch = history_batch(list(histories), self.model.max_length, None if users is None else list(users))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,14 @@ from torch.nn import functional as F
 from components.compression.blocks import Blocks
 from components.schema import PAD
 
+DENSE_BYTES: Final = 64 * 2**20  # of all vectors as one table, below which inference keeps it
+
 
 class BlockEmbedding(nn.Module):
     """``v_x = E_j[x] W_j`` for an item x of block j; a block as wide as the model has no projection W_j.
+
+    Where nothing is trained and the whole table is small it is made once and kept: what is stored stays small, and a
+    request costs what it does without blocks.
 
     Args:
         blocks: the blocks of the catalog.
@@ -26,6 +32,7 @@ class BlockEmbedding(nn.Module):
         if max(blocks.ranks) > dim:
             raise ValueError(f"no rank may exceed dim {dim}, got {blocks.ranks}")
         self.blocks, self.num_items, self.dim = blocks, blocks.num_items, dim
+        self._dense: tuple[list[tuple[int, int]], Tensor] | None = None
         self.tables = nn.ParameterList()
         self.projections = nn.ParameterDict()  # by number of the block
         for block, (size, rank) in enumerate(zip(blocks.sizes, blocks.ranks, strict=True)):
@@ -36,6 +43,8 @@ class BlockEmbedding(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """(...) -> (..., D); PAD gives zeros. Every distinct item is projected once."""
+        if (table := self.dense()) is not None:
+            return F.embedding(items, table)
         distinct, places = torch.unique(items, return_inverse=True)
         found: Tensor = F.embedding(places, torch.cat([self._padding(distinct), *self._vectors(distinct)]))
         return found
@@ -65,12 +74,26 @@ class BlockEmbedding(nn.Module):
 
     def block_products(self, states: Tensor, start: int, stop: int) -> Tensor:
         """`products` of the consecutive items ``start .. stop - 1``."""
+        if (table := self.dense()) is not None:
+            return F.linear(states, table[start:stop])
         parts: list[Tensor] = [
             F.linear(self.project(states, block), self.tables[block][max(start - first, 0) : stop - first])
             for block, (first, end) in enumerate(zip(self.blocks.starts, self.blocks.ends, strict=True))
             if start <= end and stop > first
         ]
         return torch.cat(parts, dim=1)
+
+    def dense(self) -> Tensor | None:
+        """(N + 1, D) all vectors, row 0 zeros, in inference where they are few; else None."""
+        size = 4 * (self.num_items + 1) * self.dim
+        if self.training or torch.is_grad_enabled() or size > DENSE_BYTES or self.tables[0].is_inference():
+            return None  # tensors made for inference alone do not count their changes
+        made_of = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
+        if self._dense is None or self._dense[0] != made_of:
+            everything = torch.arange(1, self.num_items + 1, device=self.tables[0].device)
+            zeros = self.tables[0].new_zeros(1, self.dim)
+            self._dense = made_of, torch.cat([zeros, *self._vectors(everything)])
+        return self._dense[1]
 
     def _padding(self, distinct: Tensor) -> Tensor:
         """(1, D) zeros where PAD is among the distinct items, of which it is the first; else (0, D)."""

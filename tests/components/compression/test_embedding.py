@@ -66,3 +66,33 @@ def test_vectors_of_all_blocks_begin_with_the_scale_of_a_full_table() -> None:
 def test_no_rank_may_exceed_the_width() -> None:
     with pytest.raises(ValueError, match="no rank may exceed dim 4"):
         BlockEmbedding(Blocks((3, 9), (8, 2)), 4)
+
+
+def test_inference_keeps_a_small_table_until_its_parts_change() -> None:
+    embedding = BlockEmbedding(Blocks((5, 12, 30), (8, 4, 2)), 8)
+    items, states = torch.tensor([[0, 1, 5], [6, 13, 30]]), torch.randn(3, 8)
+    trained, products = embedding(items).detach(), embedding.block_products(states, 4, 20).detach()
+    assert embedding.dense() is None  # gradients are wanted
+    with torch.no_grad():
+        assert embedding.dense() is None  # it is trained
+        embedding.eval()
+        table = embedding.dense()
+        assert table is not None
+        assert table.shape == (31, 8)
+        assert embedding.dense() is table
+        torch.testing.assert_close(embedding(items), trained)
+        torch.testing.assert_close(embedding.block_products(states, 4, 20), products)
+        embedding.tables[1].mul_(2)
+        changed = embedding.dense()
+        assert changed is not None
+        assert changed is not table
+        torch.testing.assert_close(changed[6:13], 2 * table[6:13])
+        embedding.load_state_dict({name: tensor.clone() for name, tensor in embedding.state_dict().items()})
+        assert embedding.dense() is not changed
+
+
+def test_a_large_table_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.compression.embedding.DENSE_BYTES", 100)
+    embedding = BlockEmbedding(Blocks((5, 12), (8, 2)), 8).eval()
+    with torch.no_grad():
+        assert embedding.dense() is None
