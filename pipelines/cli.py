@@ -144,12 +144,15 @@ def search(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd or cprec.")],
     config: ConfigArgument,
     overrides: Overrides = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="TABLE …", help="Only these tables: main, cost, teachers, students, sweeps."),
+        typer.Option(
+            metavar="TABLE …",
+            help="prm-kd: main, cost, teachers, students, sweeps; cprec: main, blocks, sharing.",
+        ),
     ] = None,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Replace this data set's part of a Markdown document, too.")

@@ -26,7 +26,9 @@ class CompressionConfig(BaseModel):
 
     input: Literal["blocks", "full"] = Field("blocks", description="item vectors that the network reads")
     output: Literal["tree", "flat", "tied", "full"] = Field(
-        "tree", description="tree: two-level softmax; flat: one over all blocks; tied: flat, with the input's vectors"
+        "tree",
+        description="tree: two-level softmax; flat: one over all blocks; tied: flat, with the input's vectors; full: "
+        "vectors of its own, uncompressed",
     )
     num_blocks: int = Field(3, ge=1, description="blocks of items by frequency")
     rule: Literal["items", "frequency"] = Field(
@@ -58,10 +60,10 @@ class CompressionConfig(BaseModel):
             raise ValueError(f"ranks must not rise from frequent to rare items, got {list(self.ranks)}")
         if self.output == "tree" and blocks < 2:
             raise ValueError("output: a tree needs at least 2 blocks; use flat for one")
-        if self.input == "full" and self.output in ("full", "tied") and self.sharing == "none" and not self.quantizes:
+        if self.input == "full" and self.output == "tied" and self.sharing == "none" and not self.quantizes:
             raise ValueError(
-                f"nothing is compressed: input: full, output: {self.output}, no layer is shared and all numbers are "
-                "fp32; use input: blocks, output: tree, a sharing, or item_precision: int8"
+                "nothing is compressed: input: full, output: tied, no layer is shared and all numbers are fp32; use "
+                "input: blocks, output: tree, a sharing, or item_precision: int8"
             )
         return self
 

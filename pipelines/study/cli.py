@@ -11,12 +11,13 @@ from typing import Any
 from rich.table import Table
 
 from components.errors import UnknownNameError
-from components.reports.study.cells import print_document
+from components.reports.study.show import print_document
 from pipelines.interrupt import interruptible
 from pipelines.load_config import load_config
 from pipelines.output import messages, results
-from pipelines.study.command import STUDIES, Outcome, plan_study, run_study
-from pipelines.study.results import study_documents, write_results
+from pipelines.study.command import Outcome, plan_study, run_study
+from pipelines.study.kinds import STUDIES
+from pipelines.study.write import documents_of, write_results
 
 
 def split_words(words: Sequence[str], only: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -58,15 +59,15 @@ def study(
     if name not in STUDIES:
         raise UnknownNameError("study", name, STUDIES)
     overrides, tables = split_words(words, only)
-    config = load_config(file, overrides)
+    config, kind = load_config(file, overrides), STUDIES[name]
     if dry_run:
-        plan = plan_study(config, tables)
+        plan = plan_study(config, tables, kind)
         if not as_json:
             _print_plan(plan)
         return plan
-    outcome = run_study(config, tables)
+    outcome = run_study(config, tables, kind)
     with interruptible():
-        documents = study_documents(outcome)
+        documents = documents_of(outcome)
         written = write_results(outcome, documents, command_line(name, file, overrides), write)
     _print_end(outcome, documents, written, as_json)
     return {

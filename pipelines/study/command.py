@@ -1,4 +1,4 @@
-"""`distilrec study prm-kd`: teachers and annotation as in an ordinary run, then the missing trials, then the tables."""
+"""`distilrec study`: what it needs as in an ordinary run, then the missing trials, then what inference costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from components.errors import StageError
 from components.schema import CONFIG_FILE
@@ -17,20 +17,9 @@ from pipelines.interrupt import interruptible
 from pipelines.progress import Board
 from pipelines.ray_session import ray_session
 from pipelines.study.cost import Rounds, measured_rounds
-from pipelines.study.plan import (
-    Entry,
-    Trial,
-    chosen_tables,
-    require_teachers,
-    study_entries,
-    study_trials,
-    unique_trials,
-)
+from pipelines.study.kinds import PRM_KD, StudyKind
+from pipelines.study.plan import Entry, Trial, study_trials, unique_trials
 from pipelines.study.trials import STUDY_FOLDER, TeacherWork, TrialWork, is_done, teacher_ranks_file, trial_folder
-
-STUDIES: Final = ("prm-kd",)
-ANNOTATE: Final = "annotate"
-RANKING_TABLES: Final = frozenset({"main"})  # tables with rows of teachers
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,8 @@ class Study:
         entries: their rows.
         trials: the trials of every row, by table and name.
         teachers: what the run folder holds of each teacher that can rank, by name.
-        digests: manifest digests of ``prepare`` and ``annotate``.
+        digests: manifest digests of ``prepare`` and, where students are taught, ``annotate``.
+        kind: which study.
     """
 
     config: RunConfig
@@ -52,6 +42,7 @@ class Study:
     trials: Mapping[tuple[str, str], list[Trial]]
     teachers: Mapping[str, Stored]
     digests: Mapping[str, str]
+    kind: StudyKind
 
     @property
     def run(self) -> Path:
@@ -81,27 +72,27 @@ class Outcome:
     rounds: Rounds = field(default_factory=dict)
 
 
-def plan_study(config: RunConfig, only: Sequence[str] = ()) -> dict[str, Any]:
+def plan_study(config: RunConfig, only: Sequence[str] = (), kind: StudyKind = PRM_KD) -> dict[str, Any]:
     """What a start would do, without doing it: ``nodes`` of the run, and ``trials`` with whether they are done.
 
     Raises:
         UserError: the configuration has nothing to study, or a table is unknown.
     """
-    tables = chosen_tables(only)
-    require_teachers(config)
-    decisions = plan_run(config, ANNOTATE)
+    tables = kind.chosen(only)
+    kind.require(config)
+    decisions = plan_run(config, kind.stage)
     waiting = [decision for decision in decisions if decision.run]
-    study = None if waiting else make_study(config, tables)
+    study = None if waiting else make_study(config, tables, kind)
     if study is None:
-        entries = study_entries(config, tables)
-        trials = study_trials(config, entries, {"prepare": "", ANNOTATE: ""})
+        entries = kind.entries(config, tables)
+        trials = study_trials(config, entries, dict.fromkeys(("prepare", kind.stage), ""))
     else:
         trials = dict(study.trials)
     return {
         "run": str(config.folder),
         "nodes": [vars(decision) for decision in decisions],
         "trials": [_planned(trial, trials, study) for trial in unique_trials(trials)],
-        "teachers": _planned_teachers(config, tables, study),
+        "teachers": _planned_teachers(config, kind, tables, study),
     }
 
 
@@ -118,38 +109,41 @@ def _planned(trial: Trial, trials: Mapping[tuple[str, str], Sequence[Trial]], st
     }
 
 
-def _planned_teachers(config: RunConfig, tables: Sequence[str], study: Study | None) -> list[dict[str, Any]]:
-    if not RANKING_TABLES.intersection(tables):
+def _planned_teachers(
+    config: RunConfig, kind: StudyKind, tables: Sequence[str], study: Study | None
+) -> list[dict[str, Any]]:
+    if not kind.ranks_teachers.intersection(tables):
         return []
     if study is None:
         return [{"name": name, "done": False} for name in config.teachers]
     return [{"name": name, "done": study.ranks_file(name).is_file()} for name in study.teachers]
 
 
-def make_study(config: RunConfig, tables: tuple[str, ...]) -> Study:
+def make_study(config: RunConfig, tables: tuple[str, ...], kind: StudyKind = PRM_KD) -> Study:
     """The plan of a study whose inputs are finished.
 
     Raises:
         StageError: they are not.
     """
     digests = {}
-    for node in ("prepare", ANNOTATE):
+    for node in dict.fromkeys(("prepare", kind.stage)):
         stored = read_stored(config.folder / node)
         if stored is None or stored.damage:
             raise StageError(f"{config.folder / node}: not finished; run the same command again")
         digests[node] = stored.digest
-    entries = study_entries(config, tables)
-    teachers = {name: read_stored(config.folder / "teach" / name) for name in config.teachers}
+    entries = kind.entries(config, tables)
+    known = config.teachers if kind.ranks_teachers else ()
+    teachers = {name: read_stored(config.folder / "teach" / name) for name in known}
     rankers = {
         name: stored
         for name, stored in teachers.items()
         if stored is not None and (config.folder / "teach" / name / CONFIG_FILE).is_file()
     }
-    return Study(config, tables, entries, study_trials(config, entries, digests), rankers, digests)
+    return Study(config, tables, entries, study_trials(config, entries, digests), rankers, digests, kind)
 
 
-def run_study(config: RunConfig, only: Sequence[str] = ()) -> Outcome:
-    """Bring the run up to ``annotate``, run the trials that are missing, and measure what inference costs.
+def run_study(config: RunConfig, only: Sequence[str] = (), kind: StudyKind = PRM_KD) -> Outcome:
+    """Bring the run up to what the study needs, run the trials that are missing, and measure what inference costs.
 
     A finished trial is never run again; a killed one goes on from its checkpoint; one that failed stops no other and is
     run again by the next start.
@@ -157,14 +151,14 @@ def run_study(config: RunConfig, only: Sequence[str] = ()) -> Outcome:
     Raises:
         DistilrecError: the configuration has nothing to study, or the run itself failed.
     """
-    tables = chosen_tables(only)
-    require_teachers(config)
-    execute_run(config, ANNOTATE)
-    study = make_study(config, tables)
+    tables = kind.chosen(only)
+    kind.require(config)
+    execute_run(config, kind.stage)
+    study = make_study(config, tables, kind)
     with holding(config.folder) as board:
         missing = missing_works(study)
         failures = _run_works(study, missing, board) if missing else {}
-        rounds, unmeasured = _measure(study, board) if "cost" in tables else ({}, {})
+        rounds, unmeasured = _measure(study, board) if kind.measured.intersection(tables) else ({}, {})
         unmeasured = {f"cost of {name}": reason for name, reason in unmeasured.items()}
         return Outcome(study, list(missing), failures | unmeasured, rounds)
 
@@ -173,7 +167,7 @@ def missing_works(study: Study) -> dict[str, tuple[str, TrialWork | TeacherWork]
     """(name for people, work) of every trial and every teacher's ranking that is not done, by key."""
     evaluate = study.config.evaluate
     works: dict[str, tuple[str, TrialWork | TeacherWork]] = {}
-    for name in study.teachers if RANKING_TABLES.intersection(study.tables) else ():
+    for name in study.teachers if study.kind.ranks_teachers.intersection(study.tables) else ():
         file = study.ranks_file(name)
         if not file.is_file():
             works[f"teacher {name}"] = (f"rank {name}", TeacherWork(name, file, study.run, evaluate.ties))
@@ -204,13 +198,18 @@ def _session(config: RunConfig) -> Iterator[None]:
 
 def _measure(study: Study, board: Board) -> tuple[Rounds, dict[str, str]]:
     models = {f"teacher {name}": (study.run / "teach" / name, stored.digest) for name, stored in study.teachers.items()}
-    for entry in study.entries["cost"]:
-        trial = study.trials["cost", entry.name][0]
+    measured = {
+        entry.name: study.trials[table, entry.name][0]
+        for table in study.tables
+        if table in study.kind.measured
+        for entry in study.entries[table]
+    }
+    for name, trial in measured.items():
         stored = read_stored(trial_folder(study.run, trial))
         if stored is not None and not stored.damage:
-            models[entry.name] = (trial_folder(study.run, trial), stored.digest)
+            models[name] = (trial_folder(study.run, trial), stored.digest)
     progress = board.begin("study/cost", f"{len(models)} models")
-    file = study.run / STUDY_FOLDER / "cost-rounds.json"
+    file = study.run / STUDY_FOLDER / f"{study.kind.name}-cost-rounds.json"
     rounds, failures = measured_rounds(models, study.run / "prepare", study.config.study.cost, file, progress)
     board.end("study/cost", f"{len(failures)} of {len(models)} failed" if failures else f"{len(models)} models")
     return rounds, failures

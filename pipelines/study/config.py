@@ -57,8 +57,24 @@ class CostConfig(Section):
     rounds: int = Field(default=3, ge=1)
 
 
+class CpRecConfig(Section):
+    """What `distilrec study cprec` trains.
+
+    Attributes:
+        paper: the paper's data set that this one corresponds to; its printed numbers stand beside ours.
+        students: by name; each is trained whole and compressed. What is not given is as in `StudentConfig`.
+        blocks: keys of `compression` that say where blocks end and how wide their vectors are; the same for all.
+    """
+
+    paper: Literal["weishi", "ml20", "tiktok", "ml100"] | None = None
+    students: dict[Name, StudentConfig] = Field(
+        default={kind: StudentConfig(kind=kind) for kind in ("nextitnet", "gru4rec")}
+    )
+    blocks: dict[str, Any] = Field(default={})
+
+
 class StudyConfig(Section):
-    """A study of PRM-KD on the run's data.
+    """A study on the run's data: of PRM-KD, but for `cprec`, `seeds` and `cost`.
 
     Attributes:
         paper: the paper's data set that this one corresponds to; its printed numbers stand beside ours.
@@ -67,6 +83,7 @@ class StudyConfig(Section):
         baselines: rows of the main table beside student and teachers: names of `students`, or kinds.
         sweeps: values of the parameters that are varied.
         cost: how inference is measured.
+        cprec: what the study of CpRec trains.
     """
 
     paper: Literal["instruments", "toys", "scientific", "arts", "games"] | None = None
@@ -75,3 +92,4 @@ class StudyConfig(Section):
     baselines: list[Name] = Field(default=list(DEFAULT_BASELINES))
     sweeps: SweepsConfig = SweepsConfig()
     cost: CostConfig = CostConfig()
+    cprec: CpRecConfig = CpRecConfig()

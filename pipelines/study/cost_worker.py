@@ -9,16 +9,21 @@ import json
 import resource
 import sys
 from pathlib import Path
+from typing import Final
+
+REQUESTED: Final = 5  # items per request
 
 
 def main() -> None:
-    """Print one JSON object: users per CPU-second on one thread, and peak memory with and without what all share."""
+    """Print one JSON object: users per CPU-second on one thread, median time of a request for the five best items, peak
+    memory with and without what all share.
+    """
     artifact, prepared, users = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     import torch
 
     from components.artifacts.models import load_model
     from components.data.prepared import PreparedSet
-    from components.evaluation.efficiency import users_per_second
+    from components.evaluation.efficiency import request_latency, users_per_second
 
     torch.set_num_threads(1)
     cases = PreparedSet(prepared).sequences.cases("test")
@@ -28,6 +33,7 @@ def main() -> None:
     rate = users_per_second(model, cases, max_users=users)
     figures = {
         "users_per_second": rate,
+        "latency_ms": request_latency(model, cases, k=REQUESTED)["p50"],
         "peak_mb": peak_mb(),
         "model_mb": peak_mb() - before,
         "parameters": model.parameter_parts()["total"],

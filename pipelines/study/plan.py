@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 from components.distillation.config import DistillationConfig
-from components.errors import ConfigError, UnknownNameError
+from components.errors import ConfigError
 from components.students import STUDENTS
 from components.training.config import TrainingConfig
 from pipelines.cache import node_key
@@ -91,22 +91,6 @@ class Trial:
     def node(self) -> Node:
         """The trial as the cache of the run knows nodes."""
         return Node("distill", f"study/{self.key[:16]}", tuple(self.inputs), self.part, self.seed)
-
-
-def chosen_tables(names: Iterable[str]) -> tuple[str, ...]:
-    """The tables called `names` in their usual order; all of them for none.
-
-    Raises:
-        UnknownNameError: a name is no table.
-
-    >>> chosen_tables(["teachers", "main"])
-    ('main', 'teachers')
-    """
-    wanted = set(names)
-    for name in sorted(wanted):
-        if name not in TABLES:
-            raise UnknownNameError("table of the study", name, TABLES)
-    return tuple(name for name in TABLES if not wanted or name in wanted)
 
 
 def require_teachers(config: RunConfig) -> DistillationConfig:

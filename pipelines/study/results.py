@@ -1,41 +1,23 @@
-"""From finished trials to the documents, pictures and texts of a study; a missing trial is shown as one."""
+"""From finished trials to the documents of the study of PRM-KD; a missing trial is shown as one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from components.artifacts.format import read_json, write_json
+from components.artifacts.format import read_json
 from components.data.prepared import PreparedSet
-from components.reports.study.markdown import replace_part, study_markdown
 from components.reports.study.paper import PAPER_NAMES
-from components.reports.study.pictures import study_picture
 from components.reports.study.rows import Cost, Model, compare, compare_costs
-from components.reports.svg import standalone
-from pipelines.cache import write_atomically
-from pipelines.config import DISTILLED, PLAIN
+from pipelines.config import PLAIN
 from pipelines.executor import timing_file
-from pipelines.study.command import Outcome, Study
-from pipelines.study.plan import Entry, own_setting, study_seeds, unique_trials
-from pipelines.study.trials import (
-    LEFT_OUT,
-    PROTOCOLS,
-    RANKED_TOO,
-    RANKS_FILE,
-    STUDY_FOLDER,
-    Positions,
-    is_done,
-    read_ranks,
-    trial_folder,
-    trial_timing_file,
-)
+from pipelines.study.command import Outcome
+from pipelines.study.finished import NOT_RUN, Ranks, model_of, paper_name, trial_ranks
+from pipelines.study.plan import Entry, own_setting, study_seeds
+from pipelines.study.trials import LEFT_OUT, PROTOCOLS, RANKED_TOO, read_ranks, trial_timing_file
 
-REPRODUCTION_FILE: Final = "reproduction.md"
-NOT_RUN: Final = "not run"
 Document = dict[str, Any]
-Ranks = Mapping[str, Positions]  # by trial key
 
 
 def study_documents(outcome: Outcome) -> list[Document]:
@@ -43,55 +25,11 @@ def study_documents(outcome: Outcome) -> list[Document]:
     study, config = outcome.study, outcome.study.config
     users = len(PreparedSet(study.run / "prepare").sequences.cases("test"))
     common = {"dataset": config.name, "paper": config.study.paper, "users": users, "seeds": study_seeds(config)}
-    documents, ranks = [], _trial_ranks(study)
+    documents, ranks = [], trial_ranks(study)
     for table in study.tables:
         sections = {"": _cost_rows(outcome, ranks)} if table == "cost" else _quality_sections(outcome, table, ranks)
         documents.append({"table": table, **common, "sections": sections})
     return documents
-
-
-def write_results(outcome: Outcome, documents: list[Document], command: str, other: Path | None = None) -> list[Path]:
-    """Write ``TABLE.json``, ``TABLE.svg``, ``reproduction.md``, and the run's part of another document.
-
-    Args:
-        outcome: what the start did.
-        documents: see `study_documents`; each gets the title of its picture.
-        command: what a person types to get this.
-        other: a Markdown document that holds several data sets' parts.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        UserError: the marks in the other document are damaged.
-    """
-    folder, written = outcome.study.run / STUDY_FOLDER, []
-    folder.mkdir(parents=True, exist_ok=True)
-    for document in documents:
-        drawn = study_picture(document)
-        document["picture"] = drawn.title if drawn else None
-        file = folder / f"{document['table']}.json"
-        write_json(file, document)
-        written.append(file)
-        if drawn:
-            write_atomically(file.with_suffix(".svg"), standalone(drawn))
-            written.append(file.with_suffix(".svg"))
-    facts = _facts(outcome, command)
-    write_atomically(folder / REPRODUCTION_FILE, study_markdown(facts, documents, pictures=True))
-    written.append(folder / REPRODUCTION_FILE)
-    if other:
-        text = other.read_text(encoding="utf-8") if other.is_file() else ""
-        part = study_markdown(facts, documents, pictures=False)
-        other.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(other, replace_part(text, outcome.study.config.name, part, str(other)))
-        written.append(other)
-    return written
-
-
-def _trial_ranks(study: Study) -> Ranks:
-    """The ranks of every finished trial, by its key."""
-    trials = [trial for trial in unique_trials(study.trials) if is_done(study.run, trial)]
-    return {trial.key: read_ranks(trial_folder(study.run, trial) / RANKS_FILE) for trial in trials}
 
 
 def _quality_sections(outcome: Outcome, table: str, ranks: Ranks) -> dict[str, list[dict[str, Any]]]:
@@ -101,7 +39,7 @@ def _quality_sections(outcome: Outcome, table: str, ranks: Ranks) -> dict[str, l
     protocols = [chosen, *(name for name in PROTOCOLS if name != chosen)] if table == "main" else [chosen]
     sections = {}
     for protocol in protocols:
-        models = [_model(outcome, table, entry, ranks, protocol) for entry in study.entries[table]]
+        models = [model_of(outcome, table, entry, ranks, protocol) for entry in study.entries[table]]
         if table == "main":
             models += _teacher_models(outcome, protocol)
         sections[protocol] = compare(models)
@@ -113,35 +51,6 @@ def _quality_sections(outcome: Outcome, table: str, ranks: Ranks) -> dict[str, l
     return {
         group: [*(fixed if group != "dim" else []), *(row for row in rows if row["group"] == group)] for group in groups
     }
-
-
-def _model(outcome: Outcome, table: str, entry: Entry, ranks: Ranks, protocol: str) -> Model:
-    study = outcome.study
-    positions, missing = {}, {}
-    for trial in study.trials[table, entry.name]:
-        if trial.key in ranks:
-            positions[trial.seed] = ranks[trial.key][protocol]
-        else:
-            missing[trial.seed] = outcome.failures.get(trial.key, NOT_RUN)
-    kind = "student" if table != "main" or entry.name in (PLAIN, DISTILLED) else "baseline"
-    return Model(
-        entry.name,
-        "student" if kind == "student" else "baseline",
-        _paper_name(entry),
-        positions,
-        missing,
-        entry.against,
-        entry.group,
-        entry.value,
-    )
-
-
-def _paper_name(entry: Entry) -> str:
-    """What the paper's tables call the model: PRM-KD is its SASRec after the teachers."""
-    setting = entry.setting
-    if setting.distillation is None:
-        return setting.kind
-    return DISTILLED if setting.kind == "sasrec" else f"{setting.kind} after teachers"
 
 
 def _teacher_models(outcome: Outcome, protocol: str) -> list[Model]:
@@ -169,11 +78,11 @@ def _cost_rows(outcome: Outcome, ranks: Ranks) -> list[dict[str, Any]]:
 def _student_cost(outcome: Outcome, entry: Entry, ranks: Ranks) -> Cost:
     study, trial = outcome.study, outcome.study.trials["cost", entry.name][0]
     if trial.key not in ranks:
-        return Cost(entry.name, "student", _paper_name(entry), {}, [], outcome.failures.get(trial.key, NOT_RUN))
+        return Cost(entry.name, "student", paper_name(entry), {}, [], outcome.failures.get(trial.key, NOT_RUN))
     return Cost(
         entry.name,
         "student",
-        _paper_name(entry),
+        paper_name(entry),
         _json_or_empty(trial_timing_file(study.run, trial)),
         outcome.rounds.get(entry.name, []),
         outcome.failures.get(f"cost of {entry.name}", ""),
@@ -193,7 +102,7 @@ def _json_or_empty(file: Path) -> dict[str, Any]:
     return json.loads(file.read_bytes()) if file.is_file() else {}
 
 
-def _facts(outcome: Outcome, command: str) -> dict[str, Any]:
+def study_facts(outcome: Outcome, command: str) -> dict[str, Any]:
     """What `components.reports.study.markdown.differences` compares with the paper."""
     config, own = outcome.study.config, own_setting(outcome.study.config)
     manifest = read_json(outcome.study.run / "prepare" / "manifest.json")

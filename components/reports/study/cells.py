@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from components.evaluation.significance import stars
 from components.reports.plots import metric_title
 from components.reports.study.paper import TABLE_4, printed
@@ -143,15 +139,3 @@ def markdown_table(grid: Grid) -> str:
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     lines.insert(1, f"|{'---|' * len(grid.header)}")
     return "\n".join(lines)
-
-
-def print_document(document: Row, console: Console) -> None:
-    """Print the tables of one document; names are never read as markup."""
-    for grid in table_grids(document):
-        title = " · ".join(part for part in (document["dataset"], document["table"], grid.title) if part)
-        table = Table(title=Text(title), title_justify="left")
-        for place, name in enumerate(grid.header):
-            table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-        for row in grid.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)

@@ -44,17 +44,17 @@ class Model:
     value: float | None = None
 
 
-def compare(models: Sequence[Model]) -> list[Row]:
-    """One row per model, in their order.
+def compare(models: Sequence[Model], metrics: Sequence[str] = METRICS) -> list[Row]:
+    """One row per model, in their order, with the means of `metrics`.
 
     Gain, p-value (paired t-test over users whose metric is first averaged over seeds) and the sign of the difference
     seed by seed compare a row with the one that it names; each is absent where either side has no finished trial.
     """
     known = {model.name: model for model in models}
-    return [_row(model, known.get(model.against or "")) for model in models]
+    return [_row(model, known.get(model.against or ""), metrics) for model in models]
 
 
-def _row(model: Model, other: Model | None) -> Row:
+def _row(model: Model, other: Model | None, metrics: Sequence[str]) -> Row:
     row: Row = {
         "name": model.name,
         "kind": model.kind,
@@ -68,20 +68,20 @@ def _row(model: Model, other: Model | None) -> Row:
     }
     if not model.positions:
         return row
-    values = _per_user(model)
+    values = _per_user(model, metrics)
     row["metrics"] = {name: float(value.mean()) for name, value in values.items()}
-    row["std"] = {name: _deviation(model, name) for name in METRICS}
+    row["std"] = {name: _deviation(model, name) for name in metrics}
     row["interval"] = {name: list(mean_interval(value)) for name, value in values.items()}
     if other and other.positions:
-        base = _per_user(other)
+        base = _per_user(other, metrics)
         row["gain"] = {name: relative_gain(value, base[name]) for name, value in values.items()}
         row["p_value"] = {name: paired_test(value, base[name]) for name, value in values.items()}
-        row["signs"] = {name: seed_signs(model, other, name) for name in METRICS}
+        row["signs"] = {name: seed_signs(model, other, name) for name in metrics}
     return row
 
 
-def _per_user(model: Model) -> dict[str, FloatArray]:
-    return {name: seed_mean([metric_values(found, name) for found in model.positions.values()]) for name in METRICS}
+def _per_user(model: Model, metrics: Sequence[str]) -> dict[str, FloatArray]:
+    return {name: seed_mean([metric_values(found, name) for found in model.positions.values()]) for name in metrics}
 
 
 def _deviation(model: Model, metric: str) -> float:

@@ -18,8 +18,9 @@ from pipelines import annotate, teach
 from pipelines.config import RunConfig
 from pipelines.study.command import Outcome, make_study, missing_works, run_study
 from pipelines.study.plan import TABLES, unique_trials
-from pipelines.study.results import Document, study_documents, write_results
+from pipelines.study.results import Document, study_documents
 from pipelines.study.trials import LEFT_OUT, RANKED_TOO
+from pipelines.study.write import write_results
 from tests.pipelines.study.tiny_study import tiny_config
 from tests.pipelines.test_teach_and_distill import Run
 

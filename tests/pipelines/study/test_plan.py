@@ -8,11 +8,11 @@ import pytest
 
 from components.errors import ConfigError, UnknownNameError
 from pipelines.config import RunConfig
+from pipelines.study.kinds import CPREC, PRM_KD
 from pipelines.study.plan import (
     TABLES,
     Entry,
     Trial,
-    chosen_tables,
     study_entries,
     study_seeds,
     study_trials,
@@ -165,10 +165,11 @@ def test_a_study_without_teachers_or_distillation_is_refused(tmp_path: Path, rem
 
 
 def test_tables_are_chosen_by_name() -> None:
-    assert chosen_tables([]) == TABLES
-    assert chosen_tables(["sweeps", "main"]) == ("main", "sweeps")
+    assert PRM_KD.chosen([]) == TABLES
+    assert PRM_KD.chosen(["sweeps", "main"]) == ("main", "sweeps")
+    assert CPREC.chosen(["sharing", "main"]) == ("main", "sharing")
     with pytest.raises(UnknownNameError, match=r"unknown table of the study 'teacher'; .* did you mean 'teachers'"):
-        chosen_tables(["teacher"])
+        PRM_KD.chosen(["teacher"])
 
 
 def test_the_defaults_make_a_study_of_every_configuration(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import io
 
 from rich.console import Console
 
-from components.reports.study.cells import markdown_table, print_document, table_grids
+from components.reports.study.cells import markdown_table, table_grids
+from components.reports.study.show import print_document
 from tests.components.reports.study.documents import cost_rows, document, quality_rows
 
 

@@ -1,0 +1,67 @@
+"""The studies by name: which tables each has, what the run must have done before, and which trials it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from components.errors import UnknownNameError
+from pipelines.config import RunConfig
+from pipelines.study import cprec, plan
+from pipelines.study.plan import Entry
+
+
+@dataclass(frozen=True)
+class StudyKind:
+    """One study.
+
+    Attributes:
+        name: of the paper's method.
+        tables: names of its tables, in their order.
+        stage: the run is brought up to it first.
+        require: raises ConfigError where a configuration has nothing to study.
+        entries: the rows of the tables that are wanted.
+        ranks_teachers: tables with rows of teachers.
+        measured: tables for whose rows inference is measured.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    stage: str
+    require: Callable[[RunConfig], object]
+    entries: Callable[[RunConfig, Sequence[str]], dict[str, list[Entry]]]
+    ranks_teachers: frozenset[str] = frozenset()
+    measured: frozenset[str] = frozenset()
+
+    def chosen(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The tables called `names` in their usual order; all of them for none.
+
+        Raises:
+            UnknownNameError: a name is no table.
+        """
+        wanted = set(names)
+        for name in sorted(wanted):
+            if name not in self.tables:
+                raise UnknownNameError("table of the study", name, self.tables)
+        return tuple(name for name in self.tables if not wanted or name in wanted)
+
+
+PRM_KD: Final = StudyKind(
+    "prm-kd",
+    plan.TABLES,
+    "annotate",
+    plan.require_teachers,
+    plan.study_entries,
+    ranks_teachers=frozenset({"main"}),
+    measured=frozenset({"cost"}),
+)
+CPREC: Final = StudyKind(
+    "cprec",
+    cprec.TABLES,
+    "prepare",
+    cprec.require_students,
+    cprec.cprec_entries,
+    measured=frozenset(cprec.TABLES),
+)
+STUDIES: Final[Mapping[str, StudyKind]] = {kind.name: kind for kind in (PRM_KD, CPREC)}

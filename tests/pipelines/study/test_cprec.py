@@ -1,0 +1,149 @@
+"""The study of CpRec: its rows, what they weigh, and a tiny one through Ray Tune."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import ConfigError
+from components.reports.study.cprec import PRINTED, cprec_grids, differences
+from pipelines.config import RunConfig
+from pipelines.study.command import Outcome, plan_study, run_study
+from pipelines.study.cprec import cprec_entries
+from pipelines.study.kinds import CPREC
+from pipelines.study.write import documents_of, write_results
+from tests.pipelines.run_configs import make_config
+from tests.pipelines.study.tiny_study import write_tiny_world
+
+SMALL = {"dim": 8, "max_length": 6, "dilations": [1], "num_repeats": 2}
+CONTENT: dict[str, Any] = {
+    "name": "tiny",
+    "data": "/data",
+    "seeds": [0, 1],
+    "input": {"interactions": "gear/interactions.csv", "items": "gear/items.csv"},
+    "prepare": {"min_interactions_per_item": 2},
+    "student": {"kind": "sasrec", "dim": 8, "inner_dim": 8, "max_length": 6},
+    "training": {"epochs": 1, "batch_size": 16},
+    "study": {
+        "cost": {"users": 10, "rounds": 1},
+        "cprec": {
+            "paper": "ml20",
+            "students": {"nextitnet": {"kind": "nextitnet", **SMALL}, "gru4rec": {"kind": "gru4rec"}},
+            "blocks": {"num_blocks": 2, "factor": 2},
+        },
+    },
+}
+
+
+def configured(folder: Path, **cprec: Any) -> RunConfig:
+    study = {**CONTENT["study"], "cprec": {**CONTENT["study"]["cprec"], **cprec}}
+    return make_config(folder, {**CONTENT, "study": study, "data": str(folder)})
+
+
+def compression(entries: list[Any], name: str) -> Any:
+    return {entry.name: entry for entry in entries}[name].setting.arguments["compression"]
+
+
+def test_every_table_has_its_rows(tmp_path: Path) -> None:
+    tables = cprec_entries(configured(tmp_path))
+    nextitnet = ["nextitnet", "nextitnet, tied", "nextitnet CpRec"]
+    shared = [f"nextitnet CpRec-{way}" for way in ("Cl", "Cb", "Al", "Ab")]
+    gru4rec = ["gru4rec", "gru4rec, tied", "gru4rec CpRec"]
+    assert [entry.name for entry in tables["main"]] == [*nextitnet, *shared, *gru4rec]
+    ways = [f"{name}{way}" for name in ("nextitnet", "gru4rec") for way in ("", " B1", " Bi", " Bo", " Bio")]
+    assert [entry.name for entry in tables["blocks"]] == ways
+    assert [entry.name for entry in tables["sharing"]] == [
+        "nextitnet",
+        *(f"nextitnet {w}" for w in ("Cl", "Cb", "Al", "Ab")),
+    ]
+    assert all(entry.against in (None, entry.setting.kind) for rows in tables.values() for entry in rows)
+    names = {entry.name for rows in tables.values() for entry in rows}
+    assert all(name in names for paper in PRINTED.values() for name in paper)
+
+
+def test_the_ways_are_the_papers(tmp_path: Path) -> None:
+    tables = cprec_entries(configured(tmp_path))
+    whole = compression(tables["blocks"], "nextitnet")
+    assert (whole["input"], whole["output"], whole["sharing"]) == ("full", "full", "none")
+    one = compression(tables["blocks"], "nextitnet B1")
+    assert (one["num_blocks"], one["output"], one["input"]) == (1, "flat", "blocks")
+    assert compression(tables["blocks"], "gru4rec Bi")["output"] == "full"
+    assert compression(tables["blocks"], "gru4rec Bo")["input"] == "full"
+    both = compression(tables["main"], "nextitnet CpRec-Ab")
+    assert (both["input"], both["output"], both["sharing"], both["factor"]) == ("blocks", "tree", "ab", 2)
+    assert compression(tables["sharing"], "nextitnet Cb")["output"] == "full"
+    assert compression(tables["main"], "nextitnet, tied") is None
+
+
+@pytest.mark.parametrize(
+    ("cprec", "message"),
+    [
+        (
+            {"students": {"fm": {"kind": "fm"}}},
+            r"study\.cprec\.students\.fm: fm cannot be compressed; these can: sasrec",
+        ),
+        ({"blocks": {"boundaries": [5, 4]}}, r"study\.cprec\.blocks: .*boundaries must rise"),
+        ({"blocks": {"ranks": [64, 8, 4]}}, r"study\.cprec: nextitnet CpRec: .*64 is above dim, 8"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_before_anything_runs(tmp_path: Path, cprec: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_study(configured(tmp_path, **cprec), kind=CPREC)
+
+
+@pytest.fixture(scope="module")
+def outcome(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("cprec")
+    write_tiny_world(folder)
+    return run_study(configured(folder), ["blocks", "sharing"], CPREC)
+
+
+def test_a_study_shows_size_quality_and_time(outcome: Outcome) -> None:
+    assert not outcome.failures
+    blocks, sharing = documents_of(outcome)
+    rows = {row["name"]: row for row in blocks["rows"]}
+    assert rows["nextitnet"]["smaller"] is None
+    assert all(row["smaller"] > 1 for name, row in rows.items() if " " in name)
+    assert rows["nextitnet Bio"]["parameters"] < min(rows[f"nextitnet {way}"]["parameters"] for way in ("Bi", "Bo"))
+    for row in rows.values():
+        assert row["seeds"] == [0, 1]
+        assert set(row["metrics"]) == {f"{name}@{cut}" for name in ("mrr", "recall", "ndcg") for cut in (5, 20)}
+        assert row["latency_ms"] > 0
+        assert row["minutes"] > 0
+    assert rows["nextitnet Bio"]["faster"] > 0
+    assert "gain" in rows["nextitnet Bio"]
+    (grid,) = cprec_grids(blocks)
+    printed = {row[0]: row[-1] for row in grid.rows}
+    assert printed["nextitnet Bio"] == "0.1064"
+    assert len(sharing["rows"]) == 5
+
+
+def test_its_files_are_its_own(outcome: Outcome, tmp_path: Path) -> None:
+    other = tmp_path / "reproduction.md"
+    other.write_text("# Mine\n")
+    documents = documents_of(outcome)
+    written = write_results(outcome, documents, "distilrec study cprec x.yaml", other)
+    names = {path.name for path in written}
+    assert {"cprec-blocks.json", "cprec-blocks.svg", "cprec-sharing.json", "cprec-reproduction.md"} <= names
+    text = other.read_text()
+    assert text.startswith("# Mine")
+    assert "## tiny: CpRec" in text
+    assert "distilrec study cprec x.yaml" in text
+    assert json.loads(written[0].read_text())["study"] == "cprec"
+    facts = {
+        "users": 1,
+        "items": 2,
+        "interactions": 3,
+        "blocks": {"a": "1 (8)"},
+        "training": {"batch_size": 1, "epochs": 1},
+    }
+    assert "a: 1 (8)" in " ".join(differences(facts))
+
+
+def test_a_second_start_trains_nothing(outcome: Outcome) -> None:
+    again = run_study(outcome.study.config, ["blocks", "sharing"], CPREC)
+    assert again.ran == []
+    assert again.rounds == outcome.rounds
