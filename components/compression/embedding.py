@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.compression.blocks import Blocks
+from components.layers.kept import Kept
 from components.schema import PAD
 
 DENSE_BYTES: Final = 64 * 2**20  # of all vectors as one table, below which inference keeps it
@@ -32,7 +33,7 @@ class BlockEmbedding(nn.Module):
         if max(blocks.ranks) > dim:
             raise ValueError(f"no rank may exceed dim {dim}, got {blocks.ranks}")
         self.blocks, self.num_items, self.dim = blocks, blocks.num_items, dim
-        self._dense: tuple[list[tuple[int, int]], Tensor] | None = None
+        self.kept: Kept[Tensor] = Kept()
         self.tables = nn.ParameterList()
         self.projections = nn.ParameterDict()  # by number of the block
         for block, (size, rank) in enumerate(zip(blocks.sizes, blocks.ranks, strict=True)):
@@ -88,12 +89,11 @@ class BlockEmbedding(nn.Module):
         size = 4 * (self.num_items + 1) * self.dim
         if self.training or torch.is_grad_enabled() or size > DENSE_BYTES or self.tables[0].is_inference():
             return None  # tensors made for inference alone do not count their changes
-        made_of = [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
-        if self._dense is None or self._dense[0] != made_of:
-            everything = torch.arange(1, self.num_items + 1, device=self.tables[0].device)
-            zeros = self.tables[0].new_zeros(1, self.dim)
-            self._dense = made_of, torch.cat([zeros, *self._vectors(everything)])
-        return self._dense[1]
+        return self.kept.get(self._everything, self.parameters())
+
+    def _everything(self) -> Tensor:
+        items = torch.arange(1, self.num_items + 1, device=self.tables[0].device)
+        return torch.cat([self.tables[0].new_zeros(1, self.dim), *self._vectors(items)])
 
     def _padding(self, distinct: Tensor) -> Tensor:
         """(1, D) zeros where PAD is among the distinct items, of which it is the first; else (0, D)."""

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from components.compression.blocks import Blocks, geometric_ranks
 from components.compression.embedding import BlockEmbedding
+from components.training.config import TrainingConfig
+from components.training.optimizer import FusedAdam
 
 
 def random_blocks(seed: int, dim: int = 8) -> Blocks:
@@ -89,6 +91,22 @@ def test_inference_keeps_a_small_table_until_its_parts_change() -> None:
         torch.testing.assert_close(changed[6:13], 2 * table[6:13])
         embedding.load_state_dict({name: tensor.clone() for name, tensor in embedding.state_dict().items()})
         assert embedding.dense() is not changed
+
+
+@torch.no_grad()
+def test_a_step_of_the_optimizer_makes_the_table_anew() -> None:
+    """Fused optimizers leave no trace in the tensors that they change."""
+    embedding = BlockEmbedding(Blocks((5, 12), (8, 2)), 8)
+    optimizer = FusedAdam(embedding.parameters(), TrainingConfig(learning_rate=0.1))
+    embedding.eval()
+    before = embedding.rows(1, 13).clone()
+    embedding.train()
+    for parameter in embedding.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    embedding.eval()
+    torch.testing.assert_close(embedding.rows(1, 13), dense(embedding)[1:])
+    assert (embedding.rows(1, 13) - before).abs().min() > 0.01
 
 
 def test_a_large_table_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
