@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from components.errors import DistilrecError
 from pipelines.cache import (
     Stored,
+    canonical_json,
     make_partial,
     node_key,
     publish,
@@ -139,11 +140,18 @@ class Executor:
         if not self._is_checked:
             self._is_checked = True
             try:
-                self.preflight([node for node in self.nodes if self.stored.get(node.name) is None])
+                self.preflight([node for node in self.nodes if self._may_run(node)])
             except DistilrecError as error:
                 self._failures.append(error)
                 self._lost |= training
         return not training <= self._lost
+
+    def _may_run(self, node: Node) -> bool:
+        """Whether a node has no result, or one of another configuration; inputs may still make others run."""
+        stored = self.stored.get(node.name)
+        if stored is None or stored.damage or node.name in self._forced:
+            return True
+        return canonical_json(stored.manifest.get("config")) != canonical_json(node.part)
 
     def _without_lost(self, waiting: list[Node]) -> list[Node]:
         """The nodes that can still be reached: none of their inputs failed, or waits for one that did."""

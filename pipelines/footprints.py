@@ -14,15 +14,16 @@ from components.students import STUDENTS
 from components.students.sequential import CompressibleConfig
 
 
-def catalog_of(prepared: PreparedSet) -> Catalog:
-    """What students are built for."""
+def catalog_of(prepared: PreparedSet, kind: str | None = None) -> Catalog:
+    """What students are built for; with texts, which cost memory, where students of `kind` read them, or for None."""
+    reads = kind is None or STUDENTS[kind].reads_attributes
     return Catalog(
         prepared.num_items,
         len(prepared.sequences),
         prepared.counts,
         prepared.sequences,
-        attributes=prepared.attributes,
-        user_attributes=prepared.user_attributes,
+        attributes=prepared.attributes if reads else None,
+        user_attributes=prepared.user_attributes if reads else None,
     )
 
 

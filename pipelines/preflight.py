@@ -30,8 +30,8 @@ from pipelines.failures import failure, joined
 from pipelines.footprints import catalog_of
 from pipelines.graph import Node
 from pipelines.overlap import Overlap, compare_artifact
-from pipelines.search.candidates import check_budget
-from pipelines.search.config import SEARCHED
+from pipelines.search.candidates import check_budget, setting_of
+from pipelines.search.config import SEARCHED, SearchConfig
 from pipelines.stages import SEED_MARK
 from pipelines.training_job import METRIC, item_rows
 
@@ -77,6 +77,8 @@ def _checks(config: RunConfig, node: Node, prepared: PreparedSet) -> Iterator[tu
             yield encoder, lambda: read_model_configuration("images.encoder", encoder, encoder, IMAGE_MODELS)
     elif node.stage == "search" and (search := config.search):
         yield node.name, lambda: check_budget(config, search, catalog_of(prepared))
+        if config.start:
+            yield f"{node.name} start", lambda: check_searched_start(config, search, prepared)
     elif node.stage == "distill" and node.suffix.split(SEED_MARK)[0] != SEARCHED:
         student = config.variant(node.suffix.split(SEED_MARK)[0]).student
         choice = STUDENTS[student.kind].config.model_validate(student.arguments)
@@ -127,6 +129,26 @@ def check_start(config: RunConfig, folder: Path, prepared: PreparedSet) -> None:
     warm_start(STUDENTS[kind].make(catalog_of(prepared), config.student.arguments), source, rows)
     if not rows.any():
         logger.info("start: %s knows none of this run's items; students take its network alone", folder)
+
+
+def check_searched_start(config: RunConfig, search: SearchConfig, prepared: PreparedSet) -> None:
+    """Refuse keys of a search whose students could not begin with the artifact `start`: another width, other layers.
+
+    Raises:
+        ConfigError: the key, its value, and what does not fit.
+    """
+    folder, catalog = Path(config.start or ""), catalog_of(prepared)
+    source, rows = load_model(folder), item_rows(folder, prepared)
+    for key, domain in search.whole_space().items():
+        for value in domain.corners() if key.startswith("student.") else ():
+            try:
+                setting = setting_of(config, {key: value})
+            except ConfigError:
+                continue  # alone it contradicts other keys, which are searched as well
+            try:
+                warm_start(STUDENTS[setting.kind].make(catalog, setting.arguments), source, rows)
+            except ConfigError as error:
+                raise ConfigError(f"search: {key}: {value} does not go with start: {error}") from error
 
 
 def check_pretrained(config: RunConfig, name: str, folder: Path, prepared: PreparedSet) -> Overlap:

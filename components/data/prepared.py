@@ -165,6 +165,7 @@ class PreparedSet:
         sequences, counts = self.sequences, self.counts
         held: list[NDArray[Any]] = [sequences.users, sequences.offsets, sequences.items, counts]
         held += [sequences.train_end, sequences.valid_end, *self._states.values()]
+        held += [] if sequences.timestamps is None else [sequences.timestamps]
         return sum(array.nbytes for array in held) + 8 * self.num_items
 
     def states(self, teacher: str) -> NDArray[np.float16]:

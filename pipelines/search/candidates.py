@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,12 +20,18 @@ from components.training.config import TrainingConfig
 from pipelines.cache import canonical_json
 from pipelines.config import RunConfig
 from pipelines.footprints import measure_student
+from pipelines.graph import HOW
 from pipelines.search.config import SearchConfig
+from pipelines.stages import STAGES
 from pipelines.study.plan import Setting
 from tune_spaces import Space
 
 ALL_AT_ONCE: Final = 300  # students of a space that are weighed one by one to find the smallest
-ROUNDS: Final = 4  # else key after key, so often
+ROUNDS: Final = 4  # else key after key, so often, from the first student that can be built
+DRAWN: Final = 500  # students that are drawn to find that one
+COMPRESSION: Final = "student.compression"
+PRECISIONS: Final = frozenset({f"{COMPRESSION}.item_precision", f"{COMPRESSION}.network_precision"})
+CODE_STAGES: Final = ("search", "distill")  # whose code decides what a training gives
 Values = Mapping[str, Any]  # by key of the configuration
 
 
@@ -71,6 +78,7 @@ def setting_of(config: RunConfig, values: Values) -> Setting:
         ConfigError: the values contradict each other.
     """
     student, kind = dict(config.student.arguments), config.student.kind
+    values = _precisions_alone(config, values)
     distillation = config.distillation if config.teachers else None
     sections: dict[str, Any] = {
         "student": student,
@@ -92,6 +100,17 @@ def setting_of(config: RunConfig, values: Values) -> Setting:
         raise ConfigError(f"{place}: {detail['msg']}" if place else str(detail["msg"])) from error
 
 
+def _precisions_alone(config: RunConfig, values: Values) -> Values:
+    """Where a whole student is searched for its precision alone it stays whole, and does not become CpRec's default."""
+    searched = {key for key in values if key == COMPRESSION or key.startswith(f"{COMPRESSION}.")}
+    if config.student.arguments.get("compression") is not None or not searched or not searched <= PRECISIONS:
+        return values
+    whole = {"input": "full", "output": "tied"}
+    if all(values[key] == "fp32" for key in searched):
+        return {key: value for key, value in values.items() if key not in searched} | {COMPRESSION: None}
+    return {COMPRESSION: whole, **values}
+
+
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         tree[part] = dict(tree.get(part) or {})
@@ -104,9 +123,10 @@ def setting_key(setting: Setting, seed: int, more: Mapping[str, Any]) -> str:
     identity = {
         "kind": setting.kind,
         "arguments": setting.arguments,
-        "training": setting.training.model_dump(mode="json"),
+        "training": setting.training.model_dump(mode="json", exclude=HOW["training"]),
         "distillation": setting.distillation.model_dump(mode="json") if setting.distillation else None,
         "seed": seed,
+        "code_versions": [STAGES[stage].code_version for stage in CODE_STAGES],
         **more,
     }
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
@@ -136,32 +156,40 @@ class Scale:
         return self._known[key]
 
 
-def smallest(space: Space, weigh: Callable[[dict[str, Any]], Weight | None]) -> tuple[dict[str, Any], Weight] | None:
-    """The lightest student of a space, by bytes: of all where they are few, else one key after the other.
+def smallest(
+    space: Space, weigh: Callable[[dict[str, Any]], Weight | None], size: Callable[[Weight], int]
+) -> tuple[dict[str, Any], Weight] | None:
+    """The lightest student of a space: of all where they are few, else one key after the other.
 
     Args:
         space: keys that have nothing to do with size may be among them.
         weigh: of the values of all keys; None where they contradict each other.
+        size: what is to be small.
     """
     keys = [key for key in space if key.startswith("student.")]
-    start = {key: domain.corners()[0] for key, domain in space.items()}
+    fixed = {key: domain.corners()[0] for key, domain in space.items()}
     corners = {key: space[key].corners() for key in keys}
     best: tuple[dict[str, Any], Weight] | None = None
 
     def tried(values: dict[str, Any]) -> None:
         nonlocal best
         weight = weigh(values)
-        if weight is not None and (best is None or weight.bytes < best[1].bytes):
+        if weight is not None and (best is None or size(weight) < size(best[1])):
             best = (values, weight)
 
     if prod(map(len, corners.values())) <= ALL_AT_ONCE:
         for chosen in product(*corners.values()):
-            tried(start | dict(zip(keys, chosen, strict=True)))
+            tried(fixed | dict(zip(keys, chosen, strict=True)))
         return best
-    for _ in range(ROUNDS):
+    generator = random.Random(0)
+    for _ in range(DRAWN):
+        if best is not None:
+            break
+        tried(fixed | {key: generator.choice(values) for key, values in corners.items()})
+    for _ in range(ROUNDS if best else 0):
         for key in keys:
             for value in corners[key]:
-                tried((best[0] if best else start) | {key: value})
+                tried((best[0] if best else fixed) | {key: value})
     return best
 
 
@@ -171,7 +199,7 @@ def check_budget(config: RunConfig, search: SearchConfig, catalog: Catalog) -> N
     Raises:
         ConfigError: which budget, and what the smallest student of the space weighs; or that no student can be built.
     """
-    scale, problems = Scale(catalog), []
+    scale, problems = Scale(catalog), list[str]()
 
     def weigh(values: dict[str, Any]) -> Weight | None:
         try:
@@ -180,17 +208,19 @@ def check_budget(config: RunConfig, search: SearchConfig, catalog: Catalog) -> N
             problems.append(str(error))
             return None
 
-    found = smallest(search.whole_space(), weigh)
-    if found is None:
-        raise ConfigError(f"search: no student of the space can be built for this catalog: {problems[0]}")
-    values, weight = found
-    for name, limit, least in (
-        ("max_bytes", search.max_bytes, weight.bytes),
-        ("max_parameters", search.max_parameters, weight.parameters),
-    ):
-        if limit is not None and least > limit:
+    space = search.whole_space()
+    limits: dict[str, tuple[int | None, Callable[[Weight], int]]] = {
+        "max_bytes": (search.max_bytes, lambda weight: weight.bytes),
+        "max_parameters": (search.max_parameters, lambda weight: weight.parameters),
+    }
+    for name, (limit, size) in limits.items():
+        found = smallest(space, weigh, size)
+        if found is None:
+            raise ConfigError(f"search: no student of the space can be built for this catalog: {problems[0]}")
+        values, weight = found
+        if limit is not None and size(weight) > limit:
             student = ", ".join(f"{key}: {value}" for key, value in values.items() if key.startswith("student."))
             raise ConfigError(
-                f"search.{name}: {limit:,} cannot be met: the smallest of the space takes {least:,} ({student}); "
-                "raise the budget, or widen search.spaces (quantization, width) or search.space"
+                f"search.{name}: {limit:,} cannot be met: the smallest of the space takes {size(weight):,} "
+                f"({student}); raise the budget, or widen search.spaces (quantization, width) or search.space"
             )

@@ -45,9 +45,12 @@ def search_problems(data: Mapping[str, Any]) -> Found:
         for key in SPACES[name]:
             if problem := key_problem(key, kind, taught):
                 yield ("search", "spaces", index), f"{name} searches {key}: {problem}"
-    for key in keys if isinstance(keys, dict) else ():
-        if problem := key_problem(str(key), kind, taught):
+    for key, domain in (keys if isinstance(keys, dict) else {}).items():
+        problem = key_problem(str(key), kind, taught) or _range_problem(str(key), kind, domain)
+        if problem:
             yield ("search", "space", key), problem
+    if names == [] and not keys:
+        yield ("search",), f"nothing is searched: name spaces ({', '.join(SPACES)}), or give keys under `space`"
 
 
 def key_problem(key: str, kind: str, taught: bool) -> str:
@@ -59,11 +62,7 @@ def key_problem(key: str, kind: str, taught: bool) -> str:
         taught: whether the run distils.
     """
     section, *path = key.split(".")
-    models: dict[str, type[BaseModel]] = {
-        "student": STUDENTS[kind].config,
-        "training": TrainingConfig,
-        "distillation": DistillationConfig,
-    }
+    models = _models(kind)
     if section not in models or not path:
         return f"expected a key of student, training or distillation{nearest(section, models)}"
     if section == "distillation" and not taught:
@@ -74,6 +73,28 @@ def key_problem(key: str, kind: str, taught: bool) -> str:
             return unknown_key(name, sorted(model.model_fields) if model else [])
         model = _model_of(model, name)
     return ""
+
+
+def _range_problem(key: str, kind: str, domain: Any) -> str:
+    """Why a key whose value is a whole number cannot be drawn from this range; "" where it can."""
+    section, *path = key.split(".")
+    model: type[BaseModel] | None = _models(kind)[section]
+    for name in path[:-1]:
+        model = _model_of(model, name) if model else None
+    annotation = model.model_fields[path[-1]].annotation if model else None
+    numbers = {annotation, *getattr(annotation, "__args__", ())}
+    if (
+        isinstance(domain, dict)
+        and int in numbers
+        and float not in numbers
+        and {"uniform", "log_uniform"} & domain.keys()
+    ):
+        return "takes whole numbers; use integers: [lowest, highest], or a list"
+    return ""
+
+
+def _models(kind: str) -> dict[str, type[BaseModel]]:
+    return {"student": STUDENTS[kind].config, "training": TrainingConfig, "distillation": DistillationConfig}
 
 
 def _model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:

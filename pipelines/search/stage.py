@@ -19,8 +19,9 @@ from pipelines.footprints import catalog_of
 from pipelines.search.candidates import Scale, setting_of
 from pipelines.search.choice import choose_winner, fits, pareto_front
 from pipelines.search.config import RESULT_FILE, WINNER, SearchConfig
+from pipelines.search.proposals import Search
 from pipelines.search.trial import ARTIFACT, Record, read_records, trial_folder
-from pipelines.search.tuning import Search, run_search
+from pipelines.search.tuning import run_search
 from pipelines.search.watch import SearchWatch
 from pipelines.stages import EXTRA_MANIFEST_FILE, StageContext
 
@@ -35,13 +36,15 @@ def run(context: StageContext) -> None:
     chosen = context.config.search
     assert chosen is not None  # the graph has no such node otherwise
     search = make_search(context, chosen)
+    scale = Scale(catalog_of(PreparedSet(context.input("prepare")), context.config.student.kind))
     known = [record for record in read_records(search.trials) if _belongs(search, record)]
     over = sum(record.over for record in known)
     if over:
         context.progress.say(f"{over} of {len(known)} students that began earlier are over and train no more")
     logs = context.config.folder / LOGS_FOLDER
     shutil.rmtree(logs, ignore_errors=True)  # records are replayed into new ones
-    refused = run_search(search, known, logs, SearchWatch(context.progress, chosen.trials, search.trials))
+    watch = SearchWatch(context.progress, chosen.trials, search.trials, lambda record: _belongs(search, record), known)
+    refused = run_search(search, scale, known, logs, watch)
     write_result(context, search, refused)
 
 
@@ -52,11 +55,10 @@ def make_search(context: StageContext, chosen: SearchConfig) -> Search:
     prepared = context.input(source)
     trials = config.folder.absolute() / TRIALS_FOLDER / sealed_digest(prepared)[:12]
     trials.mkdir(parents=True, exist_ok=True)
-    scale = Scale(catalog_of(PreparedSet(context.input("prepare"))))
     if config.start:  # workers have another current folder
         config = config.model_copy(update={"start": str(Path(config.start).absolute())})
     started = file_hash(Path(config.start) / MODEL_FILE) if config.start else ""
-    return Search(config, chosen, trials, prepared, context.seed, scale, chosen.whole_space(), started)
+    return Search(config, chosen, trials, prepared, context.seed, chosen.whole_space(), started)
 
 
 def write_result(context: StageContext, search: Search, refused: dict[str, int]) -> None:
@@ -98,10 +100,10 @@ def _belongs(search: Search, record: Record) -> bool:
     if record.values.keys() != search.space.keys() or record.weight.excess(search.search) > 0:
         return False
     try:
-        proposed, _ = search.proposal({key: search.space[key].drawn(value) for key, value in record.values.items()})
+        key, _, _ = search.proposal({key: search.space[key].drawn(value) for key, value in record.values.items()})
     except (ConfigError, ValueError):
         return False
-    return proposed.key == record.key
+    return key == record.key
 
 
 def described(record: Record, on_front: bool, within: bool) -> dict[str, Any]:

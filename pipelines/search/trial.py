@@ -22,9 +22,10 @@ from components.errors import StageError
 from components.evaluation.efficiency import request_latency
 from components.schema import METRICS_FILE
 from components.students import STUDENTS
+from components.training.config import TrainingConfig
 from components.training.loop import World
 from components.training.observer import Place
-from pipelines.cache import make_partial, publish, storage_errors, write_atomically
+from pipelines.cache import make_partial, publish, recover, storage_errors, write_atomically
 from pipelines.config import COUNTING
 from pipelines.failures import failure
 from pipelines.footprints import catalog_of
@@ -96,6 +97,14 @@ def read_records(trials: Path) -> list[Record]:
     return sorted((record for record in found if record is not None), key=lambda record: (record.number, record.key))
 
 
+def mark(folder: Path, record: Record, state: State, reason: str = "") -> None:
+    """Write down how a student ended that could not do so itself: it was stopped, or died."""
+    write_record(folder, replace(record, state=state, reason=reason))
+    if state == "stopped":
+        shutil.rmtree(folder / "work", ignore_errors=True)
+    recover(folder / ARTIFACT)
+
+
 def trial_folder(trials: Path, key: str) -> Path:
     """Where a student's record, checkpoints and artifact lie."""
     return trials / key[:16]
@@ -135,17 +144,20 @@ class SearchTrial:
 
         Args:
             world: the worker.
-            tell: called after every epoch, also of those that an earlier attempt trained; may not return where Tune
-                stops the student.
+            tell: called after every epoch but the last possible one, also of those that an earlier attempt trained; may
+                not return where Tune stops the student.
             data: the set at `prepared`, where it is in memory already.
         """
         known = read_record(self.folder)
-        record = known or self.record
-        for epoch in range(len(record.epochs)):
+        record = self.record if known is None else replace(known, values=self.record.values)
+        for epoch in range(min(len(record.epochs), self.setting.training.epochs - 1)):
             tell(replace(record, state="running", epochs=record.epochs[: epoch + 1], metric=None))
         if record.over:
+            if record != known:  # it was trained for a search of other keys, which meant the same student
+                write_record(self.folder, record)
             return record
-        recorder = _Recorder(self.folder, replace(record, state="running", reason=""), tell)
+        recover(self.folder / ARTIFACT)
+        recorder = _Recorder(self.folder, replace(record, state="running", reason=""), tell, self.setting.training)
         try:
             with storage_errors(self.trials):
                 finished = self._train(world, recorder, data)
@@ -158,7 +170,8 @@ class SearchTrial:
     def _train(self, world: World, recorder: _Recorder, data: PreparedSet | None) -> Record:
         data = data or PreparedSet(self.prepared)
         if recorder.record.latency_ms is None:  # the front needs it from the first epoch on
-            untrained = STUDENTS[self.setting.kind].make(catalog_of(data), self.setting.arguments)
+            catalog = catalog_of(data, self.setting.kind)
+            untrained = STUDENTS[self.setting.kind].make(catalog, self.setting.arguments)
             recorder.keep(
                 latency_ms=request_latency(untrained, data.sequences.cases("valid"), requests=REQUESTS)["p50"]
             )
@@ -172,8 +185,9 @@ class SearchTrial:
         model = load_model(partial)
         latency = request_latency(model, data.sequences.cases("valid"), requests=REQUESTS)["p50"]
         publish(partial, artifact)
-        shutil.rmtree(work, ignore_errors=True)
-        return replace(recorder.record, state="done", metric=metric, latency_ms=latency)
+        recorder.keep(state="done", metric=metric, latency_ms=latency)
+        shutil.rmtree(work, ignore_errors=True)  # behind the record: until then the checkpoint is what is known
+        return recorder.record
 
     def _job(self, folder: Path, work: Path) -> TrainingJob:
         return TrainingJob(
@@ -195,8 +209,8 @@ class SearchTrial:
 class _Recorder:
     """The loop's observer: writes the record after every epoch, then tells Tune, which may stop it there."""
 
-    def __init__(self, folder: Path, record: Record, tell: Callable[[Record], None]) -> None:
-        self._folder, self.record, self._tell = folder, record, tell
+    def __init__(self, folder: Path, record: Record, tell: Callable[[Record], None], training: TrainingConfig) -> None:
+        self._folder, self.record, self._tell, self._last = folder, record, tell, training.epochs
         self.keep()
 
     def keep(self, **changes: Any) -> None:
@@ -215,4 +229,5 @@ class _Recorder:
         """See `Observer.epoch`."""
         value = float(row.get(METRIC_ROW, -1.0))
         self.keep(epochs=[*self.record.epochs, max([*self.record.epochs, value])])
-        self._tell(self.record)
+        if len(self.record.epochs) < self._last:  # behind the last epoch it is saved and then told as a whole
+            self._tell(self.record)

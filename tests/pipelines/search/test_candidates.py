@@ -116,10 +116,38 @@ def test_the_smallest_is_found(choices: int) -> None:
         sizes = [values[f"student.{name}"] for name in "abc"]
         return None if sizes[0] == 1 else Weight(sum(sizes), 10 * sum(sizes))  # contradicts itself at 1
 
-    found = smallest(searched, weigh)
+    found = smallest(searched, weigh, lambda weight: weight.bytes)
     assert found is not None
     assert found[1] == Weight(4, 40)
-    assert smallest(searched, lambda values: None) is None
+    assert smallest(searched, lambda values: None, lambda weight: weight.bytes) is None
+
+
+def test_each_budget_has_a_smallest_of_its_own(plain: RunConfig) -> None:
+    """Fewest bytes and fewest parameters need not be the same student."""
+    rounded = {"item_precision": "int8", "network_precision": "int8"}
+    ways = [{"input": "full", "output": "tied", **rounded}, {"output": "tied", "factor": 8}]
+    search = SearchConfig(spaces=[], space=space({"student.compression": ways}))
+    scale = Scale(CATALOG)
+    whole, blocks = (scale.weigh(setting_of(plain, {"student.compression": way})) for way in ways)
+    assert whole.parameters > blocks.parameters
+    assert whole.bytes < blocks.bytes
+    check_budget(plain, search.model_copy(update={"max_parameters": blocks.parameters}), CATALOG)
+    check_budget(plain, search.model_copy(update={"max_bytes": whole.bytes}), CATALOG)
+
+
+def test_a_possible_student_is_found_among_many_impossible_ones(plain: RunConfig) -> None:
+    values = {"student.dim": [30, 32], "student.num_heads": [4, 8], "student.compression.num_blocks": [1, 2, 3]}
+    more = {"student.compression.output": ["tree", "flat"], "student.inner_dim": list(range(8, 40))}
+    check_budget(plain, SearchConfig(spaces=[], space=space({**values, **more})), CATALOG)
+
+
+def test_precision_alone_leaves_a_student_whole(plain: RunConfig) -> None:
+    items, network = "student.compression.item_precision", "student.compression.network_precision"
+    rounded = setting_of(plain, {items: "int8", network: "fp32"}).arguments["compression"]
+    assert (rounded["input"], rounded["output"], rounded["item_precision"]) == ("full", "tied", "int8")
+    assert setting_of(plain, {items: "fp32", network: "fp32"}).arguments["compression"] is None
+    blocks = setting_of(plain, {items: "int8", "student.compression.factor": 2}).arguments["compression"]
+    assert blocks["input"] == "blocks"
 
 
 def test_a_budget_that_nothing_meets_is_refused_with_the_least(plain: RunConfig) -> None:

@@ -24,6 +24,8 @@ from tests.pipelines.run_configs import FULL, PLAIN_RUN, make_config
         ("search.space={student.compression.factr: [8]}", r"unknown key.*did you mean 'factor'"),
         ("search.space={dim: [8]}", r"search\.space\.dim: expected a key of student, training or distillation"),
         ("search.space={student.dim: {uniform: [3, 1]}}", r"uniform: expected \[lowest, highest\], got \[3, 1\]"),
+        ("search.space={student.dim: {uniform: [16, 64]}}", r"student\.dim: takes whole numbers; use integers"),
+        ("search.spaces=[]", r"search: nothing is searched: name spaces \(compression, "),
         ("search.max_bytes=0", r"search\.max_bytes: expected a value greater than 0, got 0"),
         ("student.kind=markov", "markov only counts and has nothing to search"),
     ],

@@ -13,7 +13,7 @@ from components.data.prepared import PreparedSet
 from components.training.loop import World
 from pipelines.footprints import catalog_of
 from pipelines.search.candidates import Scale, setting_key, setting_of
-from pipelines.search.trial import ARTIFACT, Record, SearchTrial, read_record, read_records
+from pipelines.search.trial import ARTIFACT, Record, SearchTrial, mark, read_record, read_records
 from tests.kills import KilledError
 from tests.pipelines.run_configs import make_config
 from tests.pipelines.test_teach_and_distill import CONTENT, write_prepared
@@ -41,7 +41,7 @@ def test_a_student_is_trained_recorded_and_measured(tmp_path: Path, prepared: Pa
     finished = trial.attempt(World(), told.append)
     assert finished == read_record(trial.folder)
     assert finished.state == "done"
-    assert [len(record.epochs) for record in told] == list(range(1, EPOCHS + 1))
+    assert [len(record.epochs) for record in told] == list(range(1, EPOCHS))  # the last is told when it is saved
     assert finished.epochs == np.maximum.accumulate(finished.epochs).tolist()  # the best so far
     assert finished.metric == pytest.approx(max(finished.epochs))
     assert finished.latency_ms is not None
@@ -55,8 +55,39 @@ def test_a_finished_student_answers_from_its_record(tmp_path: Path, prepared: Pa
     changed = (trial.folder / ARTIFACT / "model.safetensors").stat().st_mtime_ns
     again = replace(trial, record=replace(trial.record, number=9)).attempt(World(), told.append)
     assert again == finished  # its number, too
-    assert [record.epochs for record in told] == [finished.epochs[: n + 1] for n in range(EPOCHS)]
+    assert [record.epochs for record in told] == [finished.epochs[: n + 1] for n in range(EPOCHS - 1)]
     assert (trial.folder / ARTIFACT / "model.safetensors").stat().st_mtime_ns == changed
+
+
+def test_a_student_of_another_search_is_known_again(tmp_path: Path, prepared: Path) -> None:
+    """The same student, although another space gave it: the key that is searched has the run's own value."""
+    first = make_trial(tmp_path, prepared).attempt(World(), lambda record: None)
+    config_dim = make_trial(tmp_path, prepared, **{"student.dim": 8})
+    assert config_dim.record.key == first.key
+    again = config_dim.attempt(World(), lambda record: None)
+    assert again == replace(first, values={"student.dim": 8})
+    assert read_record(config_dim.folder) == again
+
+
+def test_what_a_stopped_student_left_is_removed(tmp_path: Path, prepared: Path) -> None:
+    trial = make_trial(tmp_path, prepared)
+
+    class KillingError(BaseException):
+        """As kill -9 it is no Exception."""
+
+    def kill(record: Record) -> None:
+        raise KillingError
+
+    with pytest.raises(KillingError):
+        trial.attempt(World(), kill)
+    record = read_record(trial.folder)
+    assert record is not None
+    assert (trial.folder / "work").is_dir()
+    mark(trial.folder, record, "stopped")
+    assert [path.name for path in trial.folder.iterdir()] == ["record.json"]
+    stopped = read_record(trial.folder)
+    assert stopped is not None
+    assert stopped.over
 
 
 def test_a_killed_student_goes_on_from_its_checkpoint(tmp_path: Path, prepared: Path) -> None:
@@ -81,7 +112,7 @@ def test_a_killed_student_goes_on_from_its_checkpoint(tmp_path: Path, prepared: 
     finished = trial.attempt(World(), told.append)
     assert finished.epochs == expected.epochs
     assert finished.metric == expected.metric
-    assert len(told) == 2 + EPOCHS - 2  # two from the record, the rest trained
+    assert len(told) == EPOCHS - 1  # two from the record, the rest trained
 
 
 def test_a_failed_student_is_recorded_and_tried_again(tmp_path: Path, prepared: Path) -> None:
