@@ -27,6 +27,7 @@ WORKER_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",  # of 1024: products in bf16 keep memory for every shape that they met
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
