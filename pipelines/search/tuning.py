@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,8 @@ from pipelines.ray_session import cluster_address, training_gpu
 from pipelines.search.candidates import Scale, Weight, encoded
 from pipelines.search.proposals import BYTES, LATENCY, NDCG, NUMBER, PARAMETERS, Search, WithinBudget, numbers
 from pipelines.search.trial import Record, SearchTrial, State, mark, read_record, read_records, trial_folder
-from pipelines.train_bridge import MAX_FAILURES, POLL_SECONDS
+from pipelines.train_bridge import MAX_FAILURES
+from pipelines.tune_fit import fit
 
 EPOCHS: Final = "training.epochs"  # may be searched
 SHARED: Final = 0.4  # of a node's object store that the data may take
@@ -127,7 +127,7 @@ def run_search(
             callbacks=[Ends(search)],
         ),
     )
-    _fit(tuner, show)
+    fit(tuner, show)
     show()
     return dict(searcher.refused)
 
@@ -170,22 +170,3 @@ def _train(config: dict[str, Any], search: Search, threads: int, data: PreparedS
     finished = trial.attempt(World(device=device), lambda now: tune.report(numbers(now, search.search)), data)
     gc.collect()  # the process is used again: what a training left in cycles would pile up
     tune.report(numbers(finished, search.search))
-
-
-def _fit(tuner: tune.Tuner, tick: Callable[[], None]) -> None:
-    """`tuner.fit` in a thread of its own: the stage's thread shows the news."""
-    problems: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            tuner.fit()
-        except BaseException as error:  # noqa: BLE001 - raised again in the stage's thread
-            problems.append(error)
-
-    thread = threading.Thread(target=fit, name="tune", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        tick()
-    if problems:
-        raise problems[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +24,8 @@ from pipelines.config import ClusterConfig
 from pipelines.mailbox import Update
 from pipelines.ray_session import training_gpu
 from pipelines.study.news import Finished, News
-from pipelines.train_bridge import MAX_FAILURES, POLL_SECONDS, Messenger
+from pipelines.train_bridge import MAX_FAILURES, Messenger
+from pipelines.tune_fit import fit
 
 WORK = "work"
 DIED = "its process died, perhaps for want of memory; lower cluster.max_parallel_students"
@@ -73,7 +73,7 @@ def run_works(
         ),
     )
     try:
-        _fit(tuner, lambda: show(*ray.get(news.take.remote())))
+        fit(tuner, lambda: show(*ray.get(news.take.remote())))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     updates, finished = ray.get(news.take.remote())
@@ -92,22 +92,3 @@ def _trial(config: dict[str, str], works: Mapping[str, Work], news: Any, threads
     gc.collect()  # the process is used again: what a training left in cycles would pile up
     ray.get(news.finish.remote(name, failure))
     tune.report({"failed": bool(failure)})
-
-
-def _fit(tuner: tune.Tuner, tick: Callable[[], None]) -> None:
-    """`tuner.fit` in a thread of its own: the main thread shows the news, and signals interrupt it."""
-    problems: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            tuner.fit()
-        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            problems.append(error)
-
-    thread = threading.Thread(target=fit, name="tune", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        tick()
-    if problems:
-        raise problems[0]
