@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from components.data.audit import audit, check_audit, summarize
 from components.data.catalog import ItemTable, number_items, numbered_items, read_items
+from components.data.chunks import cut_chunks
 from components.data.cleaning import PrepareConfig, check_rejected
 from components.data.kcore import Core, count_items, find_core, keep_core
 from components.data.partition import DUPLICATES, LOW_RATED, encode, item_ids, row_counts
 from components.data.readers import InputConfig, Log, estimate_rows, open_log, rejected_counts, rejected_example
 from components.data.sequence_files import write_parts
-from components.data.splits import BUCKETS, Cuts, find_time, split, time_bounds, time_histogram
+from components.data.splits import BUCKETS, Cuts, Shares, find_time, split, time_bounds, time_histogram
 from components.data.tally import Tally
 from components.data.timestamps import SECOND, parse_time
 from components.data.users import UserFile, open_users, read_users
@@ -95,16 +96,18 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     counts["items"] = {**items.counts, "text_columns": items.text_columns}
     partitions = partitions.transform(encode, items.frame[ITEM_ID].to_arrow(compat_level=pl.CompatLevel.oldest()))
     partitions, core = _filter(partitions, items, config, progress, counts)
+    if config.chunk_length is not None:
+        partitions = partitions.transform(cut_chunks, config.chunk_length)
     progress.note("splitting and auditing")
-    cuts = _cuts(partitions, config)
-    partitions = partitions.transform(split, cuts)
+    how = _how_to_split(partitions, config)
+    partitions = partitions.transform(split, how)
     summary = tally(partitions, summarize, len(core.alive), partitions.num_ranges)
     report = audit(summary, core.alive, config.split)
     _write_json(folder / AUDIT_FILE, {**report, "items": items.counts})
     check_audit(report, config.audit)
     progress.note("writing")
     _write(partitions, items, user_file, core, summary, folder, counts)
-    counts["split"] = {"kind": config.split, **_seconds(cuts), **{name: report[name] for name in SPLIT_COUNTS}}
+    counts["split"] = {"kind": config.split, **_seconds(how), **{name: report[name] for name in SPLIT_COUNTS}}
     return counts
 
 
@@ -188,9 +191,11 @@ def _filter(
     return partitions.transform(keep_core, core.alive, config.min_interactions_per_user), core
 
 
-def _cuts(partitions: Partitions, config: PrepareConfig) -> Cuts | None:
-    """The points in time of a global split: given, or found so that the shares hold."""
-    if config.split != "global_time":
+def _how_to_split(partitions: Partitions, config: PrepareConfig) -> Cuts | Shares | None:
+    """The points in time of a global split: given, or found so that the shares hold; or shares of the sequences."""
+    if config.split == "sequences":
+        return Shares(config.valid_fraction, config.test_fraction)
+    if config.split == "leave_one_out":
         return None
     if config.valid_from is not None and config.test_from is not None:
         valid_from, test_from = parse_time(config.valid_from), parse_time(config.test_from)
@@ -257,8 +262,8 @@ def _fingerprint(written: Tally, catalog: pl.DataFrame, users: pl.DataFrame | No
     return digest.hexdigest()
 
 
-def _seconds(cuts: Cuts | None) -> dict[str, int]:
-    return {} if cuts is None else {name: value // SECOND for name, value in asdict(cuts).items()}
+def _seconds(how: Cuts | Shares | None) -> dict[str, int]:
+    return {name: value // SECOND for name, value in asdict(how).items()} if isinstance(how, Cuts) else {}
 
 
 def _write_json(path: Path, value: Counts) -> None:

@@ -113,6 +113,7 @@ class TrainingJob(Job):
         pretrained: artifact of the pre-trained model to start from.
         distillation: how it is distilled; None trains it alone.
         start: artifact of a trained student to begin with.
+        start_items: whether items that both know by their ids begin with its vectors, too.
     """
 
     prepared: Path
@@ -120,6 +121,7 @@ class TrainingJob(Job):
     pretrained: Path | None = None
     distillation: DistillationConfig | None = None
     start: Path | None = None
+    start_items: bool = True
 
     def run(self, world: World, observer: Observer | None = None, data: PreparedSet | None = None) -> dict[str, float]:
         """See `Job.run`; `data` is the set at `prepared` where it is in memory already."""
@@ -183,7 +185,8 @@ def build(job: TrainingJob, data: PreparedSet | None = None) -> Built:
             raise TypeError(f"{job.kind} cannot start from pre-trained weights")
         load(load_file(job.pretrained / MODEL_FILE))
     if job.start is not None:
-        warm_start(model, load_model(job.start), item_rows(job.start, prepared))
+        known = item_rows(job.start, prepared) if job.start_items else np.zeros(prepared.num_items, np.int64)
+        warm_start(model, load_model(job.start), known)
     return Built(model, catalog, prepared)
 
 

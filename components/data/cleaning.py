@@ -29,6 +29,7 @@ ROW_TYPES: Final = {
 }
 
 Duplicates = Literal["exact", "first", "last", "keep"]
+Split = Literal["leave_one_out", "global_time", "sequences"]
 
 
 class PrepareConfig(BaseModel):
@@ -38,11 +39,15 @@ class PrepareConfig(BaseModel):
         min_interactions_per_user: k-core: users with fewer are dropped, again and again until none has.
         min_interactions_per_item: the same for items.
         split: ``leave_one_out``: each user's last item tests, the one before validates. ``global_time``: two points in
-            time cut all users.
+            time cut all users. ``sequences``: whole sequences are held out by the hash of their user: of some the last
+            item tests and nothing trains, of others the last item validates and the rest trains.
         valid_from: where validation starts under ``global_time``: epoch seconds or an ISO date.
         test_from: where testing starts.
-        valid_fraction: share of the interactions that validates, where no times are given.
+        valid_fraction: share of the interactions (of the sequences, under ``sequences``) that validates, where no times
+            are given.
         test_fraction: share that tests.
+        chunk_length: cut each user's history into chunks of so many items, from its end backwards; each counts as a
+            sequence of its own. An oldest chunk of a single item is left out.
         max_rejected: share of unusable rows above which the stage fails.
         duplicates: ``exact`` drops rows that repeat another in all columns; ``first`` and ``last`` keep one row per
             user and item; ``keep`` drops none.
@@ -58,11 +63,12 @@ class PrepareConfig(BaseModel):
 
     min_interactions_per_user: int = Field(default=5, ge=1)
     min_interactions_per_item: int = Field(default=5, ge=1)
-    split: Literal["leave_one_out", "global_time"] = "leave_one_out"
+    split: Split = "leave_one_out"
     valid_from: int | str | None = None
     test_from: int | str | None = None
     valid_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
+    chunk_length: int | None = Field(default=None, ge=2)
     max_rejected: float = Field(default=0.05, ge=0, le=1)
     duplicates: Duplicates = "exact"
     min_rating: float | None = None

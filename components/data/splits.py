@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.data.partition import count_marked, flat, offsets_of
 from components.data.tally import dense, scalars
 from components.data.timestamps import SECOND
-from components.schema import TIMESTAMPS, TRAIN_END, VALID_END
+from components.schema import TIMESTAMPS, TRAIN_END, USER_ID, VALID_END
 
 IntArray = NDArray[np.int64]
 MIN_LENGTH = 3  # of a sequence that gives one item to validation, one to the test and keeps one
 BUCKETS = 4096  # per step of the search for a cut
+_HASH_SEED = 10
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,24 @@ class Cuts:
     test_from: int
 
 
-def split(partition: pa.Table, cuts: Cuts | None) -> pa.Table:
-    """Add ``train_end`` and ``valid_end``: by the points in time, or leave-one-out where there are none."""
+@dataclass(frozen=True)
+class Shares:
+    """Which shares of the sequences validate and test."""
+
+    valid: float
+    test: float
+
+
+def split(partition: pa.Table, how: Cuts | Shares | None) -> pa.Table:
+    """Add ``train_end`` and ``valid_end``: by points in time, by whole sequences, or leave-one-out for None."""
     offsets = offsets_of(partition)
-    if cuts is None:
+    if how is None:
         ends = leave_one_out(np.diff(offsets))
+    elif isinstance(how, Shares):
+        ends = hold_out(np.diff(offsets), _places(partition), how)
     else:
         times = flat(partition, TIMESTAMPS).to_numpy(zero_copy_only=False)
-        ends = (_before(times, offsets, cuts.valid_from), _before(times, offsets, cuts.test_from))
+        ends = (_before(times, offsets, how.valid_from), _before(times, offsets, how.test_from))
     for name, end in zip((TRAIN_END, VALID_END), ends, strict=True):
         partition = partition.append_column(name, pa.array(end, pa.int32()))
     return partition
@@ -48,6 +60,28 @@ def leave_one_out(lengths: IntArray) -> tuple[IntArray, IntArray]:
     """
     long = lengths >= MIN_LENGTH
     return lengths - 2 * long, lengths - long
+
+
+def hold_out(lengths: IntArray, places: NDArray[np.float64], shares: Shares) -> tuple[IntArray, IntArray]:
+    """Sequences by their place in [0, 1): the first test, the next validate, the rest only train.
+
+    Of a sequence that tests nothing trains; of one that validates all but the last item does. A single item trains.
+
+    >>> [end.tolist() for end in hold_out(np.array([4, 4, 4]), np.array([0.0, 0.2, 0.9]), Shares(0.1, 0.2))]
+    [[0, 3, 4], [3, 4, 4]]
+    """
+    long = lengths > 1
+    test = long & (places < shares.test)
+    valid = long & ~test & (places < shares.test + shares.valid)
+    return np.where(test, 0, lengths - valid), lengths - test
+
+
+def _places(partition: pa.Table) -> NDArray[np.float64]:
+    """(U,) of every sequence a number in [0, 1) that depends on its user and its place among the user's alone."""
+    users = pl.Series(USER_ID, partition[USER_ID], dtype=pl.String).to_frame()
+    numbered = users.select(USER_ID, pl.int_range(pl.len()).over(USER_ID).alias("number"))
+    hashed: NDArray[np.uint64] = numbered.hash_rows(_HASH_SEED).to_numpy()
+    return (hashed >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def _before(times: IntArray, offsets: IntArray, cut: int) -> IntArray:

@@ -70,7 +70,8 @@ def read_users(file: UserFile, users: pl.DataFrame) -> UserTable:
 
     Args:
         file: the user file.
-        users: ``user`` and ``user_id`` of all users, in the order of numbers.
+        users: ``user`` and ``user_id`` of all users, in the order of numbers; one who has several sequences is there
+            once for each.
 
     Raises:
         DataError: no user of the log is in the file.
@@ -87,7 +88,7 @@ def read_users(file: UserFile, users: pl.DataFrame) -> UserTable:
     counts = {
         "rows_in_user_file": seen,
         "repeated_rows_in_user_file": rows.height - unique.height,
-        "users_missing_from_user_file": users.height - unique.height,
+        "users_missing_from_user_file": users[USER_ID].n_unique() - unique.height,
     }
     return UserTable(users.join(unique, on=USER_ID, how="left", maintain_order="left"), counts)
 

@@ -39,7 +39,8 @@ class Taken:
 def warm_start(model: Ranker, source: Ranker, rows: NDArray[np.int64]) -> Taken:
     """Give `model` the network of `source`, and its item vectors where both know an item.
 
-    Items that the source does not know keep their random vectors. The entry of a block in the root of a tree becomes
+    Items that the source does not know keep their random vectors; where it knows none, only the network is taken, as
+    CpRec transfers between catalogs (Sun et al. 2020, Table 6). The entry of a block in the root of a tree becomes
     the mean of the block's vectors.
 
     Args:
@@ -54,6 +55,8 @@ def warm_start(model: Ranker, source: Ranker, rows: NDArray[np.int64]) -> Taken:
         raise ConfigError("start: only sasrec, gru4rec and nextitnet can begin with another student's weights")
     known = torch.from_numpy(rows)
     tensors = _take_network(model.network, source.network)
+    if not known.any():
+        return Taken(0, tensors)
     vectors = _merged(_vectors(model.item_embedding), _vectors(source.item_embedding), known)
     set_vectors(model.item_embedding, vectors)
     _set_head(model.head, source.head, known)

@@ -64,6 +64,8 @@ class CpRecConfig(Section):
         paper: the paper's data set that this one corresponds to; its printed numbers stand beside ours.
         students: by name; each is trained whole and compressed. What is not given is as in `StudentConfig`.
         blocks: keys of `compression` that say where blocks end and how wide their vectors are; the same for all.
+        transfer: run folder of such a study on other items; its students hand their networks over to these
+            (table ``transfer``).
     """
 
     paper: Literal["weishi", "ml20", "tiktok", "ml100"] | None = None
@@ -71,6 +73,7 @@ class CpRecConfig(Section):
         default={kind: StudentConfig(kind=kind) for kind in ("nextitnet", "gru4rec")}
     )
     blocks: dict[str, Any] = Field(default={})
+    transfer: str | None = None
 
 
 class StudyConfig(Section):

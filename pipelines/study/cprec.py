@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
@@ -14,9 +15,11 @@ from components.errors import ConfigError
 from components.students import STUDENTS
 from components.students.sequential import CompressibleConfig
 from pipelines.config import RunConfig
-from pipelines.study.plan import Entry, Setting, student_setting
+from pipelines.study.plan import Entry, Setting, student_setting, study_seeds, trial_part
+from pipelines.study.starts import find_start
 
-TABLES: Final = ("main", "blocks", "sharing")
+TABLES: Final = ("main", "blocks", "sharing", "transfer")
+PRETRAINED: Final = ", pre-trained"  # behind a student's name: begins with its like in another study
 WHOLE: Final = {"input": "full", "output": "full"}  # the paper's base: one table for the input, one for the output
 ONE_BLOCK: Final = {"boundaries": None, "num_blocks": 1, "ranks": None, "output": "flat"}
 WAYS: Final[Mapping[str, Mapping[str, Any]]] = {  # as the paper calls them
@@ -28,7 +31,7 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {  # as the paper calls them
 
 
 def require_students(config: RunConfig) -> None:
-    """Refuse a configuration whose students cannot be compressed.
+    """Refuse a configuration whose students cannot be compressed, or shall begin with what is not there.
 
     Raises:
         ConfigError: which, and why.
@@ -45,17 +48,28 @@ def require_students(config: RunConfig) -> None:
         detail = error.errors()[0]
         place = ".".join(["study.cprec.blocks", *map(str, detail["loc"])])
         raise ConfigError(f"{place}: {detail['msg']}") from error
+    for entry in _transfer(config):
+        if entry.setting.source is not None:
+            student = trial_part(config, entry.setting)["student"]
+            for seed in study_seeds(config):
+                find_start(entry.setting.source, student, seed)
 
 
 def cprec_entries(config: RunConfig, tables: Sequence[str] = TABLES) -> dict[str, list[Entry]]:
-    """The rows of each table; a student that several tables show is trained once.
+    """The rows of each table, none where it has nothing to show; a student that several tables show is trained once.
 
     Raises:
-        ConfigError: see `require_students`.
+        ConfigError: see `require_students`; or the only table that is wanted is that of the transfer, from nowhere.
     """
     require_students(config)
-    makers = {"main": _main, "blocks": _blocks, "sharing": _sharing}
-    return {table: makers[table](config) for table in tables}
+    makers = {"main": _main, "blocks": _blocks, "sharing": _sharing, "transfer": _transfer}
+    found = {table: makers[table](config) for table in tables}
+    if not any(found.values()):
+        raise ConfigError(
+            f"study.cprec: {', '.join(tables)}: no rows; table sharing needs a student whose layers can share weights "
+            "(nextitnet, sasrec), table transfer needs study.cprec.transfer, the run folder of a study on other items"
+        )
+    return found
 
 
 def _main(config: RunConfig) -> list[Entry]:
@@ -89,6 +103,25 @@ def _sharing(config: RunConfig) -> list[Entry]:
             rows.append(_entry(name, base, WHOLE))
         for sharing in sharings:
             rows.append(_entry(f"{name} {sharing.capitalize()}", base, {**WHOLE, "sharing": sharing}, name))
+    return rows
+
+
+def _transfer(config: RunConfig) -> list[Entry]:
+    """Table 6: whole and compressed students, from scratch and with the network of their like in another study."""
+    source = config.study.cprec.transfer
+    if source is None:
+        return []
+    rows = []
+    for name, base in _bases(config).items():
+        ways = {name: WHOLE, f"{name} CpRec": _blocks_of(config)}
+        ways |= {
+            f"{name} CpRec-{sharing.capitalize()}": {**_blocks_of(config), "sharing": sharing}
+            for sharing in _sharings(base)
+        }
+        for called, way in ways.items():
+            scratch = _entry(called, base, way)
+            begun = replace(scratch.setting, source=Path(source))
+            rows += [scratch, Entry(called + PRETRAINED, begun, called)]
     return rows
 
 

@@ -30,7 +30,7 @@ def cprec_documents(outcome: Outcome) -> list[dict[str, Any]]:
     users = len(prepared.sequences.cases("test"))
     ranks, catalog = trial_ranks(study), catalog_of(prepared)
     documents = []
-    for table in study.tables:
+    for table in (table for table in study.tables if study.entries[table]):
         rows = _rows(outcome, table, ranks)
         sizes = {}
         for entry in study.entries[table]:
@@ -38,7 +38,7 @@ def cprec_documents(outcome: Outcome) -> list[dict[str, Any]]:
         for row, entry in zip(rows, study.entries[table], strict=True):
             base = entry.against
             row["parameters"] = sizes[entry.name]
-            row["smaller"] = sizes[base] / sizes[entry.name] if base else None
+            row["smaller"] = sizes[base] / sizes[entry.name] if base and table != "transfer" else None
         common = {
             "dataset": config.name,
             "paper": config.study.cprec.paper,
@@ -94,6 +94,10 @@ def cprec_facts(outcome: Outcome, command: str) -> dict[str, Any]:
         "interactions": len(prepared.sequences.items),
         "training": config.training.model_dump(mode="json"),
         "blocks": _blocks(config, prepared),
+        "split": config.prepare.split,
+        "chunk_length": config.prepare.chunk_length,
+        "shares": [config.prepare.valid_fraction, config.prepare.test_fraction],
+        "transfer": config.study.cprec.transfer and Path(config.study.cprec.transfer).name,
     }
 
 

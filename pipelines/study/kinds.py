@@ -62,6 +62,6 @@ CPREC: Final = StudyKind(
     "prepare",
     cprec.require_students,
     cprec.cprec_entries,
-    measured=frozenset(cprec.TABLES),
+    measured=frozenset(cprec.TABLES) - {"transfer"},  # what a student begins with changes no request
 )
 STUDIES: Final[Mapping[str, StudyKind]] = {kind.name: kind for kind in (PRM_KD, CPREC)}

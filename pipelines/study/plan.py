@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from components.distillation.config import DistillationConfig
@@ -17,6 +18,7 @@ from pipelines.graph import HOW, Node
 from pipelines.model_choice import ModelChoice
 from pipelines.stages import STAGES
 from pipelines.study.config import StudentConfig
+from pipelines.study.starts import find_start
 
 TABLES: Final = ("main", "cost", "teachers", "students", "sweeps")
 SHARED_ARGUMENTS: Final = ("dim", "max_length")  # of the run's student, for students of other kinds
@@ -32,12 +34,14 @@ class Setting:
         arguments: all arguments of the kind, as JSON values.
         training: how it is trained.
         distillation: how it is distilled; None trains it alone.
+        source: run folder of a finished study; the student begins with that of the same shape there.
     """
 
     kind: str
     arguments: Mapping[str, Any]
     training: TrainingConfig
     distillation: DistillationConfig | None = None
+    source: Path | None = None
 
     @property
     def counts(self) -> bool:
@@ -73,7 +77,8 @@ class Trial:
         setting: what is trained.
         seed: with which seed.
         part: the part of the configuration that decides what it writes, as JSON values.
-        inputs: manifest digest of the set that it reads, by node name.
+        inputs: manifest digest of the set that it reads, by node name; and of what it begins with, as ``start``.
+        start: artifact that it begins with, absolute.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Trial:
     seed: int
     part: Mapping[str, Any]
     inputs: Mapping[str, str]
+    start: Path | None = None
 
     @cached_property
     def key(self) -> str:
@@ -237,6 +243,9 @@ def study_trials(
         config: the run.
         entries: see `study_entries`.
         digests: manifest digests of ``prepare`` and ``annotate``.
+
+    Raises:
+        ConfigError: a study that students shall begin with has none of their shape.
     """
     known: dict[str, Trial] = {}
     found = {}
@@ -248,6 +257,9 @@ def study_trials(
             for seed in entry_seeds(config, table, entry):
                 part = trial_part(config, entry.setting)
                 trial = Trial(f"{entry.name}, seed {seed}", entry.setting, seed, part, inputs)
+                if entry.setting.source is not None:
+                    start = find_start(entry.setting.source, part["student"], seed)
+                    trial = replace(trial, inputs={**inputs, "start": start.digest}, start=start.folder)
                 trials.append(known.setdefault(trial.key, trial))
             found[table, entry.name] = trials
     return found

@@ -150,6 +150,8 @@ class TrialWork:
             threads=self.threads,
             prepared=self.run / ("annotate" if setting.distillation else "prepare"),
             distillation=setting.distillation,
+            start=self.trial.start,
+            start_items=False,  # of another catalog: that ids look alike says nothing
         )
 
     def _rank(self, folder: Path, device: str) -> None:

@@ -157,6 +157,31 @@ def test_shares_of_a_global_split(tmp_path: Path) -> None:
     assert counts["split"]["valid_from"] < counts["split"]["test_from"]
 
 
+def test_chunks_are_sequences_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path, [(f"u{user}", f"i{(user + time) % 5}", time) for user in range(40) for time in range(3 + user)])
+    pl.DataFrame({"user_id": [f"u{user}" for user in range(39)], "age": range(39)}).write_csv(tmp_path / "users.csv")
+    source = InputConfig(interactions="log.csv", users="users.csv")
+    config: dict[str, Any] = {"chunk_length": 10, "split": "sequences", "test_fraction": 0.3, "partitions": 5, **ALL}
+    prepared, counts = run(tmp_path, source, **config)
+    sequences = prepared.sequences
+    lengths = [length for user in range(40) if (length := (3 + user) % 10) > 1]
+    assert sorted(sequences.lengths[sequences.lengths < 10].tolist()) == sorted(lengths)
+    assert int((sequences.lengths == 10).sum()) == sum((3 + user) // 10 for user in range(40))
+    assert counts["users"] == len(sequences) == len(prepared.user_ids) > len(set(prepared.user_ids)) == 40
+    assert counts["user_file"]["users_missing_from_user_file"] == 1
+    ages = dict(zip(prepared.user_ids, prepared.user_attributes["age"], strict=True))
+    assert all(ages[f"u{user}"] == str(user) for user in range(39))
+    cases = sequences.cases("test")
+    assert 0 < len(cases) == counts["split"]["test_cases"] < 0.5 * len(sequences)
+    assert not sequences.train_end[cases.rows].any()
+    assert (cases.lengths == sequences.lengths[cases.rows] - 1).all()
+    assert len(sequences.cases("valid")) == counts["split"]["valid_cases"] > 0
+    monkeypatch.setattr(stage, "read_locally", read_in_ranges)
+    many, many_counts = run(tmp_path, source, name="many", **config)
+    assert file_bytes(prepared) == file_bytes(many)
+    assert counts == many_counts
+
+
 def test_a_leak_is_reported_or_blocks(tmp_path: Path) -> None:
     day = 86_400
     write_log(tmp_path, [(user, item, day * (n + 20 * (user == "b"))) for user in "ab" for n, item in enumerate("xyz")])

@@ -100,6 +100,16 @@ def test_items_that_are_new_keep_their_own_vectors() -> None:
     assert torch.equal(after[others], before[others])
 
 
+@pytest.mark.parametrize("compression", [None, {"output": "flat"}, {}])
+def test_of_another_catalog_the_network_alone_is_taken(compression: Any) -> None:
+    source, model = make("nextitnet", 0, {}), make("nextitnet", 1, compression)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert warm_start(model, source, np.zeros(ITEMS, np.int64)).items == 0
+    network = {f"network.{name}": tensor for name, tensor in source.network.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, network[name] if name in network else own[name]), name
+
+
 @pytest.mark.parametrize(
     ("kind", "compression", "more", "message"),
     [

@@ -81,6 +81,7 @@ def test_the_ways_are_the_papers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cprec", "message"),
     [
+        ({"transfer": "nowhere"}, r"study\.cprec\.transfer: nowhere holds no study; give the run folder"),
         (
             {"students": {"fm": {"kind": "fm"}}},
             r"study\.cprec\.students\.fm: fm cannot be compressed; these can: sasrec",
@@ -133,17 +134,61 @@ def test_its_files_are_its_own(outcome: Outcome, tmp_path: Path) -> None:
     assert "## tiny: CpRec" in text
     assert "distilrec study cprec x.yaml" in text
     assert json.loads(written[0].read_text())["study"] == "cprec"
-    facts = {
-        "users": 1,
-        "items": 2,
-        "interactions": 3,
-        "blocks": {"a": "1 (8)"},
-        "training": {"batch_size": 1, "epochs": 1},
-    }
-    assert "a: 1 (8)" in " ".join(differences(facts))
+    assert "each sequence's last item tests, the one before validates" in text
+    facts = {"users": 1, "items": 2, "interactions": 3, "blocks": {"a": "1 (8)"}, "chunk_length": 20, "transfer": "b"}
+    facts |= {"training": {"batch_size": 1, "epochs": 1}, "split": "sequences", "shares": [0.1, 0.2]}
+    said = " ".join(differences(facts))
+    assert "a: 1 (8)" in said
+    assert "chunks of 20 from their end, as in the paper; 20% of the sequences test" in said
+    assert "networks come from the study b" in said
 
 
 def test_a_second_start_trains_nothing(outcome: Outcome) -> None:
     again = run_study(outcome.study.config, ["blocks", "sharing"], CPREC)
     assert again.ran == []
     assert again.rounds == outcome.rounds
+
+
+GRU4REC: dict[str, Any] = {"students": {"gru4rec": {"kind": "gru4rec"}}}
+
+
+def chunked(folder: Path, name: str, **cprec: Any) -> RunConfig:
+    """The same world as short sequences of a run called `name`."""
+    study = {**CONTENT["study"], "cprec": {**CONTENT["study"]["cprec"], **GRU4REC, **cprec}}
+    prepare = {**CONTENT["prepare"], "chunk_length": 4, "split": "sequences", "test_fraction": 0.3}
+    return make_config(folder, {**CONTENT, "name": name, "prepare": prepare, "study": study, "data": str(folder)})
+
+
+def test_networks_are_handed_over_to_another_study(outcome: Outcome) -> None:
+    source = outcome.study.config
+    config = chunked(Path(source.data), "short", transfer=str(source.folder))
+    found = run_study(config, ["transfer"], CPREC)
+    assert not found.failures
+    assert len(found.ran) == 8  # whole and in blocks, from scratch and not, two seeds
+    (document,) = documents_of(found)
+    rows = {row["name"]: row for row in document["rows"]}
+    assert list(rows) == ["gru4rec", "gru4rec, pre-trained", "gru4rec CpRec", "gru4rec CpRec, pre-trained"]
+    for name in ("gru4rec", "gru4rec CpRec"):
+        scratch, begun = rows[name], rows[f"{name}, pre-trained"]
+        assert begun["metrics"] != scratch["metrics"]
+        assert begun["parameters"] == scratch["parameters"]
+        assert begun["smaller"] is None
+        assert "gain" in begun
+    (trial, other) = found.study.trials["transfer", "gru4rec, pre-trained"]
+    assert trial.start != other.start, "each seed begins with its own"
+    assert run_study(config, ["transfer"], CPREC).ran == []
+
+
+def test_a_student_that_the_other_study_lacks_is_named(outcome: Outcome) -> None:
+    source = outcome.study.config
+    wide = {"students": {"gru4rec": {"kind": "gru4rec", "hidden_dim": 16}}}
+    config = chunked(Path(source.data), "short", transfer=str(source.folder), **wide)
+    with pytest.raises(
+        ConfigError, match=r"one finished gru4rec of seed 0 with .*hidden_dim 16.* holds none"
+    ):
+        plan_study(config, ["transfer"], CPREC)
+
+
+def test_a_table_without_rows_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"transfer: no rows; .*transfer needs study\.cprec\.transfer"):
+        plan_study(configured(tmp_path), ["transfer"], CPREC)
