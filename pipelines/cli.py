@@ -151,7 +151,7 @@ def study(
         list[str] | None,
         typer.Option(
             metavar="TABLE …",
-            help="prm-kd: main, cost, teachers, students, sweeps; cprec: main, blocks, sharing.",
+            help="prm-kd: main, cost, teachers, students, sweeps; cprec: main, blocks, sharing, transfer.",
         ),
     ] = None,
     write: Annotated[
@@ -221,6 +221,27 @@ def add_items(
         return added.as_json()
 
     _finish(add, as_json)
+
+
+@app.command()
+def onnx(
+    run_folder: RunArgument,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to; RUN/onnx if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the exported student as an ONNX file, and say how much faster that answers."""
+
+    def write() -> Any:
+        from pipelines.onnx import export_onnx
+        from pipelines.output import results
+
+        written = export_onnx(run_folder, out)
+        if not as_json:
+            for line in written.lines():
+                results().print(line, highlight=False, markup=False, soft_wrap=True)
+        return written.as_json()
+
+    _finish(write, as_json)
 
 
 @app.command()

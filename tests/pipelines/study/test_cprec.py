@@ -183,9 +183,7 @@ def test_a_student_that_the_other_study_lacks_is_named(outcome: Outcome) -> None
     source = outcome.study.config
     wide = {"students": {"gru4rec": {"kind": "gru4rec", "hidden_dim": 16}}}
     config = chunked(Path(source.data), "short", transfer=str(source.folder), **wide)
-    with pytest.raises(
-        ConfigError, match=r"one finished gru4rec of seed 0 with .*hidden_dim 16.* holds none"
-    ):
+    with pytest.raises(ConfigError, match=r"one finished gru4rec of seed 0 with .*hidden_dim 16.* holds none"):
         plan_study(config, ["transfer"], CPREC)
 
 
