@@ -34,8 +34,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and 
 From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Run this stage and all that depends on it again.")]
 
 
-def _pipeline_command(name: str, stage: str, about: str) -> None:
-    """Add the command that runs what is not done up to `stage`; ``""`` is the whole graph."""
+def _pipeline_command(name: str, stage: str, about: str, execute: Callable[..., Any] | None = None) -> None:
+    """Add the command that runs what is not done up to `stage`, ``""`` for the whole graph; `execute` is `_execute`."""
 
     def command(
         config: ConfigArgument,
@@ -44,7 +44,8 @@ def _pipeline_command(name: str, stage: str, about: str) -> None:
         dry_run: DryRun = False,
         start: From = "",
     ) -> None:
-        _finish(lambda: _execute(stage, config, overrides or [], dry_run, start, as_json), as_json)
+        execution = execute or _execute
+        _finish(lambda: execution(stage, config, overrides or [], dry_run, start, as_json), as_json)
 
     app.command(name, help=about)(command)
 
@@ -119,27 +120,23 @@ def params(
     _finish(count, as_json)
 
 
-@app.command("search")
-def search(
-    config: ConfigArgument,
-    overrides: Overrides = None,
-    as_json: Json = False,
-    dry_run: DryRun = False,
-    start: From = "",
-) -> None:
-    """Search the best small student under a budget, compare it with the others, and export the best."""
+def _search(stage: str, file: Path, overrides: list[str], dry_run: bool, forced_stage: str, as_json: bool) -> Any:
+    from components.errors import UserError
+    from pipelines.load_config import load_config
 
-    def find() -> Any:
-        from components.errors import UserError
-        from pipelines.load_config import load_config
+    loaded = load_config(file, overrides)
+    if loaded.search is None:
+        raise UserError(f"{file}: has no section `search`; add one (configs/search.yaml shows it)")
+    document = _execute(stage, file, overrides, dry_run, forced_stage, as_json)
+    return document if dry_run else _show_front(loaded.folder, document, as_json)
 
-        loaded = load_config(config, overrides or [])
-        if loaded.search is None:
-            raise UserError(f"{config}: has no section `search`; add one (configs/search.yaml shows it)")
-        document = _execute("", config, overrides or [], dry_run, start, as_json)
-        return document if dry_run else _show_front(loaded.folder, document, as_json)
 
-    _finish(find, as_json)
+_pipeline_command(
+    "search",
+    "",
+    "Search the best small student under a budget, compare it with the others, and export the best.",
+    _search,
+)
 
 
 @app.command()

@@ -34,13 +34,20 @@ def study_problems(data: Mapping[str, Any]) -> Found:
     seeds = section.get("seeds")
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) != len(seeds):
         yield ("study", "seeds"), f"a seed is there twice: {seeds}"
-    students = section.get("students")
-    students = students if isinstance(students, dict) else {}
+    students = _students_of(section)
     for name, student in students.items():
-        if isinstance(student, dict):
-            yield from _wrong_student(student, data, ("study", "students", name))
+        yield from _wrong_student(student, data, ("study", "students", name))
+    for name, student in _students_of(section.get("cprec")).items():
+        alone = {**student, "distilled": False}
+        yield from _wrong_student(alone, data, ("study", "cprec", "students", name))
     yield from _wrong_baselines(section.get("baselines"), students)
     yield from _wrong_dims(section.get("sweeps"), data)
+
+
+def _students_of(section: Any) -> dict[str, dict[str, Any]]:
+    """Students of a section that are sections; of others the validation of the whole says what is wrong."""
+    found = section.get("students") if isinstance(section, dict) else None
+    return {name: one for name, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
 
 
 def _wrong_student(student: dict[str, Any], data: Mapping[str, Any], path: KeyPath) -> Found:

@@ -37,6 +37,14 @@ from tests.pipelines.study.tiny_study import tiny_config
         ("study.sweeps.weight=[-1]", r"study\.sweeps\.weight\.0: expected a value greater than or equal to 0, got -1"),
         ("study.sweeps.dim=[7]", r"study\.sweeps\.dim\.0: expected a multiple of student\.num_heads \(2\), got 7"),
         ("study.sweeps.dim=[0]", r"study\.sweeps\.dim\.0: expected a value greater than 0, got 0"),
+        (
+            "study.cprec.students={rnn: {kind: gru4rec, hidden: 3}}",
+            r"study\.cprec\.students\.rnn\.hidden: unknown key; .*did you mean 'hidden_dim'",
+        ),
+        (
+            "study.cprec.students={rnn: {kind: gru4re}}",
+            r"study\.cprec\.students\.rnn\.kind: unknown student 'gru4re'; .*did you mean 'gru4rec'",
+        ),
         ("study.cost.rounds=0", r"study\.cost\.rounds: expected a value greater than or equal to 1, got 0"),
     ],
 )
