@@ -12,9 +12,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from components.compression.dense_graph import block_vectors, flat_scores, tree_scores
+from components.compression.dense_graph import block_scores, block_vectors, tree_scores
 from components.compression.embedding import BlockEmbedding
-from components.compression.heads import FlatHead, TreeHead
+from components.compression.heads import TreeHead
 from components.errors import UserError
 from components.model import Ranker
 from components.students.sequential import SequentialStudent
@@ -43,8 +43,8 @@ class OneHistory(nn.Module):
         states = model.network(vectors, last, True)
         if isinstance(head, TreeHead):
             return tree_scores(head, states)
-        if isinstance(head, FlatHead):
-            return flat_scores(head, states)
+        if isinstance(compared := getattr(head, "item_embedding", None), BlockEmbedding):
+            return block_scores(compared, states)
         return head.block(states, 1, model.num_items + 1)
 
 
@@ -64,7 +64,7 @@ def write_onnx(model: Ranker, file: Path) -> None:
         raise UserError(f"onnx: {error}; install what it needs with: pip install 'distilrec[onnx]'") from error
     length = torch.export.Dim("length", min=1, max=model.max_length)
     example = torch.ones((1, min(EXAMPLE, model.max_length)), dtype=torch.int64)
-    with quiet():
+    with quiet(), torch.no_grad():  # with gradients the length becomes that of the example
         program = torch.onnx.export(
             OneHistory(model).eval(),
             (example,),

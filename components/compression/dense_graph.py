@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.compression.embedding import BlockEmbedding
-from components.compression.heads import FlatHead, TreeHead
+from components.compression.heads import TreeHead
 
 
 def block_vectors(embedding: BlockEmbedding, items: Tensor) -> Tensor:
@@ -26,9 +26,8 @@ def block_vectors(embedding: BlockEmbedding, items: Tensor) -> Tensor:
     return found
 
 
-def flat_scores(head: FlatHead, states: Tensor) -> Tensor:
+def block_scores(items: BlockEmbedding, states: Tensor) -> Tensor:
     """(P, D) -> (P, N) products with all items, block after block."""
-    items = head.item_embedding
     parts = [F.linear(items.project(states, block), table) for block, table in enumerate(items.tables)]
     return torch.cat(parts, dim=1)
 

@@ -22,6 +22,7 @@ from components.students.sequential import (
 )
 
 Offsets = tuple[int, ...]  # how many items before the last one, ascending
+WIDE = 256  # states; from here on one row alone is faster without what nobody reads, too
 
 
 class NextItNetConfig(SequentialConfig):
@@ -142,10 +143,11 @@ class NextItNet(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, last_only: bool = False) -> Tensor:
         """(B, L, D), (P,) -> (P, D); in evaluation `last_only` computes only what the last states depend on.
 
-        A row alone is computed whole, which takes less time than the bookkeeping.
+        A narrow row alone is computed whole, which takes less time than the bookkeeping.
         """
         x = self.dropout(x)
-        if last_only and not self.training and len(positions) == len(x) > 1:
+        worth = (len(x) > 1 or x.shape[2] >= WIDE) and not torch.compiler.is_exporting()  # a graph has any length
+        if last_only and not self.training and len(positions) == len(x) and worth:
             last = self._last(x, positions % x.shape[1])
         else:
             for block in self.blocks:

@@ -41,21 +41,33 @@ def make(kind: str, arguments: dict[str, Any]) -> Ranker:
 
 @pytest.mark.parametrize(("kind", "arguments"), SHAPES)
 @pytest.mark.parametrize("compression", WAYS)
-@torch.inference_mode()
 def test_the_file_scores_as_the_student(
     kind: str, arguments: dict[str, Any], compression: dict[str, Any] | None, tmp_path: Path
 ) -> None:
     model = make(kind, {**arguments, "compression": compression})
-    with torch.inference_mode(False):
-        write_onnx(model, tmp_path / "m.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert_the_same(model, tmp_path / "m.onnx")
+
+
+def assert_the_same(model: Ranker, file: Path) -> None:
+    write_onnx(model, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     for length in (1, 2, 5, LENGTH):
         history = random.integers(1, ITEMS + 1, length).astype(np.int32)
-        own = model.all_scores(history_batch([history], LENGTH))[0, 1:].numpy()
+        with torch.inference_mode():
+            own = model.all_scores(history_batch([history], LENGTH))[0, 1:].numpy()
         (found,) = session.run(None, {"items": history[None].astype(np.int64)})
         assert np.abs(found[0] - own).max() < 1e-4
         assert own.std() > 1e-3, "a student whose scores are all alike proves nothing"
+
+
+def test_a_wide_network_takes_any_length(tmp_path: Path) -> None:
+    assert_the_same(make("nextitnet", {"dim": 256}), tmp_path / "m.onnx")
+
+
+def test_blocks_that_a_sampled_loss_compares_with_are_written_too(tmp_path: Path) -> None:
+    blocks = {"num_blocks": 2, "factor": 2, "output": "tied"}
+    assert_the_same(make("sasrec", {**SHAPES[0][1], "loss": "bce", "compression": blocks}), tmp_path / "m.onnx")
 
 
 def test_what_is_no_sequence_of_items_alone_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.batching import history_batch
-from components.students.nextitnet import CausalConvolution, NextItNet, ResidualBlock, spread
+from components.students.nextitnet import WIDE, CausalConvolution, NextItNet, ResidualBlock, spread
 from tests.components.students.walks import every_position, make
 
 SMALL = {"dim": 8, "max_length": 20}
@@ -133,6 +133,18 @@ def test_the_last_states_alone_cost_fewer_positions(dilations: list[int], expect
             module.register_forward_hook(lambda module, arguments, out: written.append(out.shape[1]))
     net(torch.randn(2, 50, 8, dtype=torch.float64), torch.tensor([49, 70]), last_only=True)
     assert written == expected
+
+
+@pytest.mark.parametrize(("dim", "expected"), [(8, [50, 50, 50, 50]), (WIDE, [15, 7, 3, 1])])
+def test_one_row_alone_is_cut_to_its_cone_where_it_is_wide(dim: int, expected: list[int]) -> None:
+    model, written = make("nextitnet", dim=dim, dilations=[1, 4], num_repeats=1, max_length=50).eval(), []
+    for module in model.network.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda module, arguments, out: written.append(out.shape[1]))
+    x, last = torch.randn(1, 50, dim), torch.tensor([49])
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(x, last, last_only=True), model.network(x, last), atol=1e-4, rtol=1e-4)
+    assert written[:4] == expected
 
 
 def test_in_training_mode_the_last_states_come_from_the_full_pass() -> None:
