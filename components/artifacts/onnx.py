@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +34,7 @@ class OneHistory(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """(1, L) item numbers, oldest first -> (1, N) scores; column ``i`` is item ``i + 1``."""
-        model, last = self.model, torch.full((1,), items.shape[1] - 1)
+        model, last = self.model, torch.arange(items.shape[1])[-1:]
         embedding, head = model.item_embedding, model.head
         vectors = block_vectors(embedding, items) if isinstance(embedding, BlockEmbedding) else embedding(items)
         states = model.network(vectors, last, True)
@@ -59,34 +56,18 @@ def write_onnx(model: Ranker, file: Path) -> None:
     if not isinstance(model, SequentialStudent):
         raise UserError("onnx: only sasrec, gru4rec and nextitnet can be written as ONNX")
     try:
-        import onnxscript  # noqa: F401 - torch.onnx needs it, and says so less clearly
+        import onnx  # noqa: F401 - torch.onnx needs it
     except ImportError as error:
         raise UserError(f"onnx: {error}; install what it needs with: pip install 'distilrec[onnx]'") from error
-    length = torch.export.Dim("length", min=1, max=model.max_length)
     example = torch.ones((1, min(EXAMPLE, model.max_length)), dtype=torch.int64)
-    with quiet(), torch.no_grad():  # with gradients the length becomes that of the example
-        program = torch.onnx.export(
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # remarks of the exporter on itself, and on sizes that are constants indeed
+        torch.onnx.export(
             OneHistory(model).eval(),
             (example,),
-            dynamo=True,
+            str(file),
+            dynamo=False,  # the newer exporter unrolls a GRU over the length of the example
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=({1: length} if model.max_length > 1 else None,),
-            verbose=False,
+            dynamic_axes={INPUT: {1: "length"}},
         )
-        assert program is not None
-        program.save(str(file))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own code and on packages that nobody asked for from the terminal."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            exporter.setLevel(level)

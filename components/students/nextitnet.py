@@ -146,7 +146,7 @@ class NextItNet(nn.Module):
         A narrow row alone is computed whole, which takes less time than the bookkeeping.
         """
         x = self.dropout(x)
-        worth = (len(x) > 1 or x.shape[2] >= WIDE) and not torch.compiler.is_exporting()  # a graph has any length
+        worth = (len(x) > 1 or x.shape[2] >= WIDE) and not torch.onnx.is_in_onnx_export()  # a graph is for any length
         if last_only and not self.training and len(positions) == len(x) and worth:
             last = self._last(x, positions % x.shape[1])
         else:

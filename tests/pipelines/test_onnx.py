@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from components.errors import StageError, UserError  # noqa: E402

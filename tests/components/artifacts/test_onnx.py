@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from components.artifacts.onnx import write_onnx  # noqa: E402
@@ -33,10 +33,10 @@ WAYS: list[dict[str, Any] | None] = [
 ]
 
 
-def make(kind: str, arguments: dict[str, Any]) -> Ranker:
+def make(kind: str, arguments: dict[str, Any], length: int = LENGTH) -> Ranker:
     torch.manual_seed(0)
     catalog = Catalog(num_items=ITEMS, num_users=3, counts=np.concatenate([[0], np.arange(ITEMS, 0, -1)]))
-    return STUDENTS[kind].make(catalog, {**arguments, "max_length": LENGTH}).eval()
+    return STUDENTS[kind].make(catalog, {**arguments, "max_length": length}).eval()
 
 
 @pytest.mark.parametrize(("kind", "arguments"), SHAPES)
@@ -48,14 +48,20 @@ def test_the_file_scores_as_the_student(
     assert_the_same(model, tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("length", [2, 3, 50])
+@pytest.mark.parametrize(("kind", "arguments"), SHAPES)
+def test_short_and_long_students(kind: str, arguments: dict[str, Any], length: int, tmp_path: Path) -> None:
+    assert_the_same(make(kind, arguments, length), tmp_path / "m.onnx")
+
+
 def assert_the_same(model: Ranker, file: Path) -> None:
     write_onnx(model, file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
-    for length in (1, 2, 5, LENGTH):
+    for length in (1, 2, model.max_length - 1, model.max_length):
         history = random.integers(1, ITEMS + 1, length).astype(np.int32)
         with torch.inference_mode():
-            own = model.all_scores(history_batch([history], LENGTH))[0, 1:].numpy()
+            own = model.all_scores(history_batch([history], model.max_length))[0, 1:].numpy()
         (found,) = session.run(None, {"items": history[None].astype(np.int64)})
         assert np.abs(found[0] - own).max() < 1e-4
         assert own.std() > 1e-3, "a student whose scores are all alike proves nothing"
