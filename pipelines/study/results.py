@@ -10,6 +10,7 @@ from components.artifacts.format import read_json
 from components.data.prepared import PreparedSet
 from components.reports.study.paper import PAPER_NAMES
 from components.reports.study.rows import Cost, Model, compare, compare_costs
+from components.teachers.external import EXTERNAL
 from pipelines.config import PLAIN
 from pipelines.executor import timing_file
 from pipelines.study.command import Outcome
@@ -63,7 +64,7 @@ def _teacher_models(outcome: Outcome, protocol: str) -> list[Model]:
             positions[seed] = read_ranks(study.ranks_file(name))[protocol]
         else:
             known = outcome.failures.get(f"teacher {name}", NOT_RUN)
-            missing[seed] = known if name in study.teachers else "two arrays, no model that could rank new histories"
+            missing[seed] = known if name in study.teachers else _why_unranked(outcome, name)
         models.append(Model(name, "teacher", teacher.kind, positions, missing, PLAIN))
     return models
 
@@ -93,9 +94,16 @@ def _teacher_cost(outcome: Outcome, name: str, kind: str) -> Cost:
     study, label = outcome.study, f"teacher {name}"
     timing = _json_or_empty(timing_file(study.run, f"teach/{name}"))
     if name not in study.teachers:
-        return Cost(name, "teacher", kind, timing, [], "two arrays, no model")
+        return Cost(name, "teacher", kind, timing, [], _why_unranked(outcome, name))
     rounds, reason = outcome.rounds.get(label, []), outcome.failures.get(f"cost of {label}", "")
     return Cost(name, "teacher", kind, timing, rounds, reason)
+
+
+def _why_unranked(outcome: Outcome, name: str) -> str:
+    """Why there is no model of a teacher."""
+    if outcome.study.config.teachers[name].kind == EXTERNAL:
+        return "two arrays, no model that could rank new histories"
+    return "not trained, as distillation.teachers does not name it"
 
 
 def _json_or_empty(file: Path) -> dict[str, Any]:

@@ -121,6 +121,18 @@ def test_tables_hold_teachers_and_both_protocols(starts: Starts) -> None:
     assert values == [None, 0.1, 1.0]
 
 
+def test_a_teacher_without_a_model_says_why(starts: Starts, config: RunConfig) -> None:
+    left_out = config.teachers["text"]
+    external = left_out.model_copy(update={"kind": "external"})
+    known = {**config.teachers, "left-out": left_out, "arrays": external}
+    study = replace(starts.second.study, config=config.model_copy(update={"teachers": known}))
+    main = study_documents(replace(starts.second, study=study))[0]
+    rows = {row["name"]: row for row in main["sections"][LEFT_OUT]}
+    assert rows["left-out"]["missing"] == {0: "not trained, as distillation.teachers does not name it"}
+    assert rows["arrays"]["missing"] == {0: "two arrays, no model that could rank new histories"}
+    assert rows["text"]["metrics"]
+
+
 def test_files_are_written_and_a_part_of_a_document_replaced(starts: Starts, config: RunConfig, tmp_path: Path) -> None:
     other = tmp_path / "docs" / "reproduction.md"
     other.parent.mkdir()
