@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast, get_args
 
 import typer
 
@@ -34,8 +34,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and 
 From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Run this stage and all that depends on it again.")]
 
 
-def _pipeline_command(name: str, stage: str, about: str, execute: Callable[..., Any] | None = None) -> None:
-    """Add the command that runs what is not done up to `stage`, ``""`` for the whole graph; `execute` is `_execute`."""
+class Execution(Protocol):
+    """What a command does that runs stages: `_execute`, or something around it."""
+
+    def __call__(
+        self, stage: str, file: Path, overrides: list[str], dry_run: bool, forced_stage: str, as_json: bool
+    ) -> Any:
+        """Return what ``--json`` prints."""
+
+
+def _pipeline_command(name: str, stage: str, about: str, execute: Execution | None = None) -> None:
+    """Add the command that runs what is not done up to `stage`, ``""`` for everything; by `_execute` by default."""
 
     def command(
         config: ConfigArgument,
@@ -44,7 +53,7 @@ def _pipeline_command(name: str, stage: str, about: str, execute: Callable[..., 
         dry_run: DryRun = False,
         start: From = "",
     ) -> None:
-        execution = execute or _execute
+        execution: Execution = execute or _execute
         _finish(lambda: execution(stage, config, overrides or [], dry_run, start, as_json), as_json)
 
     app.command(name, help=about)(command)

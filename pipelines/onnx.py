@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,19 +10,21 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from components.artifacts.format import verify
 from components.artifacts.models import load_model
-from components.artifacts.onnx import INPUT, write_onnx
+from components.artifacts.onnx import INPUT, check_writable, write_onnx
 from components.data.batching import history_batch
 from components.errors import StageError, UserError
 from components.inference import Scorer, one_thread
 from components.model import Ranker
-from components.schema import ITEMS_FILE
+from components.schema import ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE
 from pipelines.cache import storage_errors
 from pipelines.served import find_artifact
+from pipelines.training_job import artifact_item_ids
 
 FOLDER: Final = "onnx"
 FILE: Final = "model.onnx"
@@ -82,13 +83,16 @@ def export_onnx(run: Path, folder: Path | None = None) -> Written:
         folder: where to; ``RUN/onnx`` for None.
 
     Raises:
-        UserError: there is no export, its student cannot be written, or packages are missing.
+        UserError: there is no export, its student cannot be written, packages are missing, or the folder is no place.
+        ArtifactError: the artifact is damaged, or its items are not known.
         StageError: the file computes other scores than the student; nothing is left behind.
     """
     artifact = find_artifact(run)
     verify(artifact)
-    model = load_model(artifact)
+    model, item_ids = load_model(artifact), artifact_item_ids(artifact)
+    check_writable(model)
     target = folder or run / FOLDER
+    _check_target(target)
     with storage_errors(target), one_thread():
         target.mkdir(parents=True, exist_ok=True)
         partial = target / f".{FILE}.new"
@@ -96,21 +100,27 @@ def export_onnx(run: Path, folder: Path | None = None) -> Written:
             write_onnx(model, partial)
             answer = _runtime(partial)
             difference = _compare(model, answer)
+            numbered = {ITEM: range(1, len(item_ids) + 1), ITEM_ID: item_ids}
+            pl.DataFrame(numbered, schema={ITEM: pl.Int32, ITEM_ID: pl.String}).write_parquet(target / ITEMS_FILE)
             partial.replace(target / FILE)
         finally:
             partial.unlink(missing_ok=True)
-        shutil.copyfile(artifact / ITEMS_FILE, target / ITEMS_FILE)
         times = _measure(model, answer)
     size = (target / FILE).stat().st_size
     return Written(str(target / FILE), str(target / ITEMS_FILE), size, difference, *times)
 
 
+def _check_target(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give a folder")
+    if (folder / MANIFEST_FILE).exists():
+        raise UserError(f"{folder}: holds an artifact, whose files are sealed; give another folder")
+
+
 def _runtime(file: Path) -> Answer:
     """(L,) history -> (N,) scores by ONNX Runtime, one thread."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"onnx: {error}; install what it needs with: pip install 'distilrec[onnx]'") from error
+    import onnxruntime  # an extra, which `check_writable` looked for
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -126,13 +136,15 @@ def _histories(model: Ranker, number: int) -> list[NDArray[np.int32]]:
 
 @torch.inference_mode()
 def _compare(model: Ranker, answer: Answer) -> float:
-    worst = 0.0
+    """The largest difference of a score."""
+    differences = []
     for history in _histories(model, CHECKED):
         own = model.all_scores(history_batch([history], model.max_length))[0, 1:].numpy()
-        worst = max(worst, float(np.abs(answer(history) - own).max()))
+        differences.append(np.abs(answer(history) - own).max())
+    worst = float(np.max(differences))  # NaN where one is
     if not worst <= TOLERANCE:
         raise StageError(
-            f"onnx: a score differs by {worst:.2g} from the student's own, above {TOLERANCE}; nothing is written"
+            f"onnx: a score differs by {worst:.2g} from the student's own, above {TOLERANCE}; no model is written"
         )
     return worst
 

@@ -97,7 +97,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     partitions = partitions.transform(encode, items.frame[ITEM_ID].to_arrow(compat_level=pl.CompatLevel.oldest()))
     partitions, core = _filter(partitions, items, config, progress, counts)
     if config.chunk_length is not None:
-        partitions = partitions.transform(cut_chunks, config.chunk_length)
+        partitions = _cut(partitions, config.chunk_length, counts)
     progress.note("splitting and auditing")
     how = _how_to_split(partitions, config)
     partitions = partitions.transform(split, how)
@@ -106,6 +106,9 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     _write_json(folder / AUDIT_FILE, {**report, "items": items.counts})
     check_audit(report, config.audit)
     progress.note("writing")
+    if not summary.dense("train", len(core.alive)).any():
+        remedy = {"global_time": "move valid_from to a later time", "sequences": "lower test_fraction"}
+        raise DataError(f"prepare.split: no interaction is left to train on; {remedy.get(config.split, 'bring more')}")
     _write(partitions, items, user_file, core, summary, folder, counts)
     counts["split"] = {"kind": config.split, **_seconds(how), **{name: report[name] for name in SPLIT_COUNTS}}
     return counts
@@ -191,6 +194,19 @@ def _filter(
     return partitions.transform(keep_core, core.alive, config.min_interactions_per_user), core
 
 
+def _cut(partitions: Partitions, chunk: int, counts: Counts) -> Partitions:
+    """Sequences of at most `chunk` items; what is left out is counted."""
+    before = tally(partitions, row_counts).scalar("rows")
+    cut = partitions.transform(cut_chunks, chunk)
+    found = tally(cut, row_counts)
+    counts["chunks"] = {"sequences": found.scalar("users"), "left_out": before - found.scalar("rows")}
+    if not found.scalar("rows"):
+        raise DataError(
+            f"prepare.chunk_length: {chunk} leaves nothing, as no user has two interactions; chunks of one are left out"
+        )
+    return cut
+
+
 def _how_to_split(partitions: Partitions, config: PrepareConfig) -> Cuts | Shares | None:
     """The points in time of a global split: given, or found so that the shares hold; or shares of the sequences."""
     if config.split == "sequences":
@@ -224,8 +240,6 @@ def _write(
 ) -> None:
     """Number items and users, write the files, and count what was written."""
     train_counts = summary.dense("train", len(core.alive))
-    if not train_counts.any():
-        raise DataError("prepare.split: no interaction is left to train on; move valid_from to a later time")
     numbers = number_items(train_counts, core.alive)
     per_range = summary.dense("users", partitions.num_ranges)
     first_user = 1 + np.concatenate([[0], np.cumsum(per_range)[:-1]])

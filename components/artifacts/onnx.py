@@ -45,10 +45,8 @@ class OneHistory(nn.Module):
         return head.block(states, 1, model.num_items + 1)
 
 
-def write_onnx(model: Ranker, file: Path) -> None:
-    """Write `model` as an ONNX file with the input ``items`` (1, L), L of 1 to `max_length`, and the output ``scores``.
-
-    Weights are stored as 32-bit numbers, in blocks where the student is compressed.
+def check_writable(model: Ranker) -> None:
+    """Refuse what `write_onnx` cannot write.
 
     Raises:
         UserError: the model is no SASRec, GRU4Rec or NextItNet, or the packages of the extra ``onnx`` are missing.
@@ -57,8 +55,21 @@ def write_onnx(model: Ranker, file: Path) -> None:
         raise UserError("onnx: only sasrec, gru4rec and nextitnet can be written as ONNX")
     try:
         import onnx  # noqa: F401 - torch.onnx needs it
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(f"onnx: {error}; install what it needs with: pip install 'distilrec[onnx]'") from error
+
+
+def write_onnx(model: Ranker, file: Path) -> None:
+    """Write `model` as an ONNX file with the input ``items`` (1, L), L of 1 to `max_length`, and the output ``scores``.
+
+    Weights are stored as 32-bit numbers, in blocks where the student is compressed.
+
+    Raises:
+        UserError: see `check_writable`.
+    """
+    check_writable(model)
+    assert isinstance(model, SequentialStudent)
     example = torch.ones((1, min(EXAMPLE, model.max_length)), dtype=torch.int64)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # remarks of the exporter on itself, and on sizes that are constants indeed

@@ -39,8 +39,8 @@ class PrepareConfig(BaseModel):
         min_interactions_per_user: k-core: users with fewer are dropped, again and again until none has.
         min_interactions_per_item: the same for items.
         split: ``leave_one_out``: each user's last item tests, the one before validates. ``global_time``: two points in
-            time cut all users. ``sequences``: whole sequences are held out by the hash of their user: of some the last
-            item tests and nothing trains, of others the last item validates and the rest trains.
+            time cut all users. ``sequences``: whole ones are drawn by a hash: of some the last item tests and nothing
+            trains, of others the last item validates and the rest trains.
         valid_from: where validation starts under ``global_time``: epoch seconds or an ISO date.
         test_from: where testing starts.
         valid_fraction: share of the interactions (of the sequences, under ``sequences``) that validates, where no times

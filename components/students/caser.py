@@ -147,16 +147,19 @@ def build(catalog: Catalog, config: CaserConfig) -> Caser:
     """Build a Caser, with tied item vectors unless it is compressed; vectors start as N(0, 1 / D), as the authors'."""
     dim = config.dim
     item_embedding = make_item_embedding(catalog, config, init_std=1 / dim)
-    user_embedding = make_user_embedding(catalog.num_users, dim) if config.use_users else None
+    user_embedding = make_user_embedding(catalog, dim) if config.use_users else None
     network = WindowConvolutions(dim, config.window, config.num_horizontal, config.num_vertical, config.dropout)
     project = nn.Linear(2 * dim if config.use_users else dim, dim)
     head = make_output_head(catalog, config, item_embedding)
     return Caser(item_embedding, user_embedding, network, project, head, catalog.num_items, config.max_length)
 
 
-def make_user_embedding(num_users: int, dim: int) -> nn.Embedding:
-    """Vectors of users 0..U, standard deviation 1 / D; user 0 keeps zeros."""
-    embedding = nn.Embedding(num_users + 1, dim, padding_idx=0)
+def make_user_embedding(catalog: Catalog, dim: int) -> nn.Embedding:
+    """Vectors of users 0..U, standard deviation 1 / D; user 0 and users of whom nothing trains keep zeros."""
+    embedding = nn.Embedding(catalog.num_users + 1, dim, padding_idx=0)
     with torch.no_grad():
         embedding.weight[1:].normal_(std=1 / dim)
+        if catalog.sequences is not None:
+            untrained = catalog.sequences.users[catalog.sequences.train_end < 2]  # one item is no target
+            embedding.weight[torch.from_numpy(untrained).long()] = 0.0
     return embedding

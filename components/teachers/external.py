@@ -128,6 +128,12 @@ def read_states(path: Path, prepared: PreparedSet) -> tuple[FloatTable, FloatTab
         _expect_rows(path, vectors, sequences.num_instances, "training instances of the prepared set")
         return vectors, None
     users = np.asarray(prepared.user_ids, dtype=object)
+    if len(set(prepared.user_ids)) < len(users):
+        raise DataError(
+            f"{path}: rows named by user_id and position do not tell the {len(users):,} sequences of "
+            f"{len(set(prepared.user_ids)):,} users apart, because prepare.chunk_length cuts histories; give states in "
+            "instance order, without these columns"
+        )
     rows = _rows_of(path, keys, _instance_keys(sequences, users), "training instances of the prepared set")
     cases = sequences.cases("valid")
     valid = _find(keys, _keys(users[cases.rows], cases.lengths - 1))

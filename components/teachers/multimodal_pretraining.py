@@ -69,7 +69,9 @@ def add_merged_users(
     _, person = np.unique(np.array([name for ids in user_ids for name in ids], dtype=str), return_inverse=True)  # (U,)
     timed = [domain.sequences.timestamps is not None for domain in domains]
     usable = np.repeat(timed, [len(domain.sequences) for domain in domains]) & (sequences.train_end > 0)
-    several = np.bincount(person[usable], minlength=int(person.max(initial=0)) + 1) > 1
+    domain = np.repeat(np.arange(len(domains)), [len(one.sequences) for one in domains])  # (U,)
+    pairs = np.unique(np.stack([person[usable], domain[usable]]), axis=1)  # a user may have several sequences in one
+    several = np.bincount(pairs[0], minlength=int(person.max(initial=0)) + 1) > 1
     row = np.repeat(np.arange(len(sequences)), sequences.lengths)  # (I,)
     training = np.arange(len(row)) - sequences.offsets[row] < sequences.train_end[row]
     chosen = np.flatnonzero(training & (usable & several[person])[row])

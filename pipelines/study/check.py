@@ -38,8 +38,11 @@ def study_problems(data: Mapping[str, Any]) -> Found:
     for name, student in students.items():
         yield from _wrong_student(student, data, ("study", "students", name))
     for name, student in _students_of(section.get("cprec")).items():
-        alone = {**student, "distilled": False}
-        yield from _wrong_student(alone, data, ("study", "cprec", "students", name))
+        path = ("study", "cprec", "students", name)
+        for key in ("distilled", "distillation"):
+            if key in student:
+                yield (*path, key), "the study of CpRec has no teachers; remove it"
+        yield from _wrong_student({**student, "distilled": False}, data, path)
     yield from _wrong_baselines(section.get("baselines"), students)
     yield from _wrong_dims(section.get("sweeps"), data)
 

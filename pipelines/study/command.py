@@ -79,7 +79,7 @@ def plan_study(config: RunConfig, only: Sequence[str] = (), kind: StudyKind = PR
         UserError: the configuration has nothing to study, or a table is unknown.
     """
     tables = kind.chosen(only)
-    kind.require(config)
+    kind.check(config, only)
     decisions = plan_run(config, kind.stage)
     waiting = [decision for decision in decisions if decision.run]
     study = None if waiting else make_study(config, tables, kind)
@@ -152,7 +152,7 @@ def run_study(config: RunConfig, only: Sequence[str] = (), kind: StudyKind = PRM
         DistilrecError: the configuration has nothing to study, or the run itself failed.
     """
     tables = kind.chosen(only)
-    kind.require(config)
+    kind.check(config, only)
     execute_run(config, kind.stage)
     study = make_study(config, tables, kind)
     with holding(config.folder) as board:

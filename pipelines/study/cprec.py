@@ -15,8 +15,7 @@ from components.errors import ConfigError
 from components.students import STUDENTS
 from components.students.sequential import CompressibleConfig
 from pipelines.config import RunConfig
-from pipelines.study.plan import Entry, Setting, student_setting, study_seeds, trial_part
-from pipelines.study.starts import find_start
+from pipelines.study.plan import Entry, Setting, student_setting
 
 TABLES: Final = ("main", "blocks", "sharing", "transfer")
 PRETRAINED: Final = ", pre-trained"  # behind a student's name: begins with its like in another study
@@ -31,7 +30,7 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {  # as the paper calls them
 
 
 def require_students(config: RunConfig) -> None:
-    """Refuse a configuration whose students cannot be compressed, or shall begin with what is not there.
+    """Refuse a configuration whose students cannot be compressed.
 
     Raises:
         ConfigError: which, and why.
@@ -48,28 +47,17 @@ def require_students(config: RunConfig) -> None:
         detail = error.errors()[0]
         place = ".".join(["study.cprec.blocks", *map(str, detail["loc"])])
         raise ConfigError(f"{place}: {detail['msg']}") from error
-    for entry in _transfer(config):
-        if entry.setting.source is not None:
-            student = trial_part(config, entry.setting)["student"]
-            for seed in study_seeds(config):
-                find_start(entry.setting.source, student, seed)
 
 
 def cprec_entries(config: RunConfig, tables: Sequence[str] = TABLES) -> dict[str, list[Entry]]:
     """The rows of each table, none where it has nothing to show; a student that several tables show is trained once.
 
     Raises:
-        ConfigError: see `require_students`; or the only table that is wanted is that of the transfer, from nowhere.
+        ConfigError: see `require_students`.
     """
     require_students(config)
     makers = {"main": _main, "blocks": _blocks, "sharing": _sharing, "transfer": _transfer}
-    found = {table: makers[table](config) for table in tables}
-    if not any(found.values()):
-        raise ConfigError(
-            f"study.cprec: {', '.join(tables)}: no rows; table sharing needs a student whose layers can share weights "
-            "(nextitnet, sasrec), table transfer needs study.cprec.transfer, the run folder of a study on other items"
-        )
-    return found
+    return {table: makers[table](config) for table in tables}
 
 
 def _main(config: RunConfig) -> list[Entry]:

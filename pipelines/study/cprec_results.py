@@ -97,7 +97,7 @@ def cprec_facts(outcome: Outcome, command: str) -> dict[str, Any]:
         "split": config.prepare.split,
         "chunk_length": config.prepare.chunk_length,
         "shares": [config.prepare.valid_fraction, config.prepare.test_fraction],
-        "transfer": config.study.cprec.transfer and Path(config.study.cprec.transfer).name,
+        "transfer": Path(config.study.cprec.transfer or "").name if outcome.study.entries.get("transfer") else "",
     }
 
 

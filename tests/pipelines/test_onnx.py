@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -15,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 from components.errors import StageError, UserError  # noqa: E402
 from components.recommender import Recommender  # noqa: E402
 from pipelines import onnx  # noqa: E402
-from pipelines.onnx import FILE, Written, export_onnx  # noqa: E402
+from pipelines.onnx import FILE, Answer, Written, export_onnx  # noqa: E402
 from tests.tiny_artifact import write_artifact  # noqa: E402
 
 
@@ -34,12 +35,34 @@ def test_the_file_recommends_what_the_artifact_does(tmp_path: Path) -> None:
     assert [ids[place] for place in np.argsort(-scores)[:5]] == [item.item_id for item in expected.items]
 
 
-def test_a_file_that_scores_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrong", [0.01, np.nan, np.inf])
+def test_a_file_that_scores_otherwise_is_refused(wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_artifact(tmp_path / "run" / "export")
-    monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
+    runtime = onnx._runtime
+
+    def one_score_off(file: Path) -> Answer:
+        right = runtime(file)
+
+        def answer(history: NDArray[np.int32]) -> NDArray[np.float32]:
+            scores: NDArray[np.float32] = right(history)
+            scores[-1] += wrong
+            return scores
+
+        return answer
+
+    monkeypatch.setattr(onnx, "_runtime", one_score_off)
     with pytest.raises(StageError, match="a score differs by"):
         export_onnx(tmp_path / "run", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_that_is_no_place_is_refused(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "run" / "export")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: is a file; give a folder"):
+        export_onnx(tmp_path / "run", tmp_path / "file")
+    with pytest.raises(UserError, match="holds an artifact, whose files are sealed"):
+        export_onnx(tmp_path / "run", tmp_path / "run" / "export")
 
 
 def test_missing_packages_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

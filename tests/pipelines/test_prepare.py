@@ -182,6 +182,25 @@ def test_chunks_are_sequences_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert counts == many_counts
 
 
+def test_what_chunks_leave_out_is_counted(tmp_path: Path) -> None:
+    write_log(tmp_path, [(f"u{user}", f"i{time % 3}", time) for user in range(4) for time in range(5)])
+    _, counts = run(tmp_path, **ALL, chunk_length=4)
+    assert counts["chunks"] == {"sequences": 4, "left_out": 4}
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "global_time", "sequences"])
+def test_chunks_that_leave_nothing_name_themselves(tmp_path: Path, split: str) -> None:
+    write_log(tmp_path, [(f"u{user}", f"i{user % 2}", user) for user in range(6)])
+    with pytest.raises(DataError, match=r"prepare\.chunk_length: 4 leaves nothing"):
+        run(tmp_path, **ALL, chunk_length=4, split=split)
+
+
+def test_a_test_share_that_takes_all_names_itself(tmp_path: Path) -> None:
+    write_log(tmp_path, [("u", f"i{time}", time) for time in range(3)])
+    with pytest.raises(DataError, match=r"prepare\.split: no interaction is left to train on; lower test_fraction"):
+        run(tmp_path, **ALL, split="sequences", test_fraction=0.98, valid_fraction=0.01)
+
+
 def test_a_leak_is_reported_or_blocks(tmp_path: Path) -> None:
     day = 86_400
     write_log(tmp_path, [(user, item, day * (n + 20 * (user == "b"))) for user in "ab" for n, item in enumerate("xyz")])

@@ -106,7 +106,7 @@ def cprec_markdown(facts: Row, documents: Sequence[Row], pictures: bool) -> str:
 
     Args:
         facts: dataset, command, seeds, users (sequences), items, interactions, blocks (ends and ranks by student),
-            training, split, chunk_length, shares (that validate, that test), transfer (the other run's name).
+            training, split, chunk_length, shares (that validate, that test), transfer (the other run's name, if any).
         documents: what `pipelines.study` writes as ``cprec-TABLE.json``.
         pictures: whether ``cprec-TABLE.svg`` lie beside the text.
     """
@@ -137,8 +137,8 @@ def differences(facts: Row) -> list[str]:
     ]
     if facts["transfer"]:
         lines.append(
-            f"Transfer: networks come from the study {facts['transfer']}, item vectors begin anew, because the sets "
-            "share no users; the paper keeps the source's items as the input and replaces the output alone."
+            f"Transfer: networks come from the study {facts['transfer']}, item vectors begin anew, and ids are not "
+            "compared; the paper keeps the source's items as the input and replaces the output alone."
         )
     return lines
 
@@ -146,7 +146,12 @@ def differences(facts: Row) -> list[str]:
 def _split(facts: Row) -> str:
     """How sequences were made and divided, and what of this is not as in the paper."""
     chunk = facts["chunk_length"]
-    made = f"histories are cut into chunks of {chunk} from their end, as in the paper; " if chunk else ""
+    made = (
+        f"histories are cut into chunks of {chunk} from their end, as in the paper; tests take the chunks of a user "
+        "for independent, so that p-values are too small; "
+        if chunk
+        else ""
+    )
     whole = "" if chunk else "; the paper cuts histories into chunks"
     if facts["split"] == "sequences":
         valid, test = facts["shares"]

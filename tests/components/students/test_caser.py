@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.data.batching import Batch, history_batch
+from components.data.flat_sequences import Sequences
+from components.model import Catalog
+from components.students import STUDENTS
 from components.students.caser import Caser, CaserConfig, WindowConvolutions
 from tests.components.students.walks import every_position, make
 
@@ -157,3 +161,17 @@ def test_a_window_longer_than_histories_is_refused() -> None:
     with pytest.raises(ValidationError, match="window must be at most max_length, got window=6, max_length=5"):
         CaserConfig(window=6, max_length=5)
     assert CaserConfig(window=5, max_length=5).window == 5
+
+
+def test_users_of_whom_nothing_trains_are_unknown_ones() -> None:
+    ends, lengths = np.array([2, 0, 1, 3], np.int32), np.array([3, 3, 3, 3])
+    sequences = Sequences(
+        users=np.array([1, 2, 3, 4], np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        items=np.ones(12, np.int32),
+        train_end=ends,
+        valid_end=ends,
+    )
+    catalog = Catalog(num_items=3, num_users=4, counts=np.array([0, 3, 2, 1]), sequences=sequences)
+    vectors = STUDENTS["caser"].make(catalog, {"dim": 8}).user_embedding.weight
+    assert vectors.any(dim=1).tolist() == [False, True, False, False, True]

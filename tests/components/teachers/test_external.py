@@ -179,3 +179,10 @@ def test_what_was_saved_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ArtifactError, match=r"model\.safetensors: missing or damaged"):
         ExternalTeacher.load(tmp_path)
+
+
+def test_user_and_position_do_not_name_chunks(prepared: PreparedSet, tmp_path: Path) -> None:
+    keyed_states().write_parquet(tmp_path / "s.parquet")
+    prepared.user_ids[1] = prepared.user_ids[0]
+    with pytest.raises(DataError, match=r"prepare\.chunk_length cuts histories; give states in instance order"):
+        read_states(tmp_path / "s.parquet", prepared)

@@ -71,6 +71,10 @@ def test_a_domain_without_times_is_left_out() -> None:
     assert set(found.sequences.training_items(6).tolist()) == {6, 5, 9, 10}
 
 
+def test_several_sequences_in_one_domain_are_not_merged() -> None:
+    assert add_merged_users(merge_domains([FOOD]), [FOOD], [["ann", "ann"]])[1] == 0
+
+
 def test_users_of_many_domains_are_all_merged() -> None:
     generator = np.random.default_rng(0)
     domains, names = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 
 from components.errors import ConfigError
 from components.reports.study.cprec import PRINTED, cprec_grids, differences
+from pipelines.cache import make_partial, publish, write_manifest
 from pipelines.config import RunConfig
+from pipelines.graph import Node
 from pipelines.study.command import Outcome, plan_study, run_study
 from pipelines.study.cprec import cprec_entries
 from pipelines.study.kinds import CPREC
+from pipelines.study.starts import find_start
 from pipelines.study.write import documents_of, write_results
 from tests.pipelines.run_configs import make_config
 from tests.pipelines.study.tiny_study import write_tiny_world
@@ -81,7 +85,6 @@ def test_the_ways_are_the_papers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cprec", "message"),
     [
-        ({"transfer": "nowhere"}, r"study\.cprec\.transfer: nowhere holds no study; give the run folder"),
         (
             {"students": {"fm": {"kind": "fm"}}},
             r"study\.cprec\.students\.fm: fm cannot be compressed; these can: sasrec",
@@ -183,10 +186,52 @@ def test_a_student_that_the_other_study_lacks_is_named(outcome: Outcome) -> None
     source = outcome.study.config
     wide = {"students": {"gru4rec": {"kind": "gru4rec", "hidden_dim": 16}}}
     config = chunked(Path(source.data), "short", transfer=str(source.folder), **wide)
-    with pytest.raises(ConfigError, match=r"one finished gru4rec of seed 0 with .*hidden_dim 16.* holds none"):
+    with pytest.raises(ConfigError, match=r"holds no finished gru4rec of seed 0 with .*hidden_dim 16"):
         plan_study(config, ["transfer"], CPREC)
 
 
 def test_a_table_without_rows_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"transfer: no rows; .*transfer needs study\.cprec\.transfer"):
-        plan_study(configured(tmp_path), ["transfer"], CPREC)
+    for tables in (["transfer"], ["main", "transfer"]):
+        with pytest.raises(ConfigError, match=r"table transfer has no rows: it needs study\.cprec\.transfer"):
+            plan_study(configured(tmp_path), tables, CPREC)
+    alone = configured(tmp_path, **GRU4REC)
+    with pytest.raises(ConfigError, match=r"table sharing has no rows: it needs a student whose layers can share"):
+        plan_study(alone, ["sharing"], CPREC)
+    assert plan_study(alone, [], CPREC)["trials"]
+
+
+def test_a_source_that_is_not_there_stops_only_the_table_that_needs_it(tmp_path: Path) -> None:
+    config = configured(tmp_path, transfer="nowhere")
+    assert plan_study(config, ["main"], CPREC)["trials"]
+    with pytest.raises(ConfigError, match="nowhere holds no study"):
+        plan_study(config, [], CPREC)
+
+
+WHOLE = {"input": "full", "output": "full", "sharing": "none"}
+BASE = {"kind": "sasrec", "dim": 8, "max_length": 6, "dropout": 0.1, "loss": "softmax", "compression": WHOLE}
+
+
+def trial(run: Path, name: str, student: dict[str, Any], seed: int = 0) -> Path:
+    """A finished trial that holds nothing."""
+    folder = make_partial(run / "study" / "trials" / name)
+    part = {"student": student, "distillation": None}
+    write_manifest(folder, Node("distill", name, ("prepare",), part, seed), name, {"prepare": "x"})
+    publish(folder, run / "study" / "trials" / name)
+    return run / "study" / "trials" / name
+
+
+def test_what_a_student_begins_with_has_its_shape_and_is_the_newest(tmp_path: Path) -> None:
+    old = trial(tmp_path, "a", {**BASE, "dropout": 0.5, "loss": "bce"})
+    assert find_start(tmp_path, BASE, 0).folder == old.absolute()
+    new = trial(tmp_path, "b", BASE)
+    os.utime(new / "manifest.json", (2e9, 2e9))
+    assert find_start(tmp_path, BASE, 0).folder == new.absolute()
+    for other in ({"max_length": 5}, {"dim": 4}, {"compression": {**WHOLE, "sharing": "ab"}}, {"compression": None}):
+        with pytest.raises(ConfigError, match="holds no finished sasrec of seed 0"):
+            find_start(tmp_path, {**BASE, **other}, 0)
+    with pytest.raises(ConfigError, match="of seed 1"):
+        find_start(tmp_path, BASE, 1)
+    blocks = {**WHOLE, "output": "flat", "input": "blocks", "num_blocks": 3, "boundaries": None}
+    trial(tmp_path, "c", {**BASE, "compression": blocks})
+    with pytest.raises(ConfigError, match="one block True"):
+        find_start(tmp_path, {**BASE, "compression": {**blocks, "num_blocks": 1}}, 0)
