@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from components.artifacts.format import file_hash, read_json, verify
+from components.artifacts.format import read_json, verify
 from components.data.prepared import PreparedSet
 from components.errors import ArtifactError
 from components.features.image import ImageConfig
@@ -23,6 +23,7 @@ from components.model import Catalog
 from components.schema import IMAGE, ITEMS_FILE, MANIFEST_FILE, TEXT
 from components.teachers.content import IMAGE_FEATURE, TEXT_FEATURE
 from pipelines.actor_pool import available
+from pipelines.cache import sealed_digest
 from pipelines.config import ClusterConfig
 from pipelines.features import CACHE_FOLDER, FloatTable, encode_texts
 from pipelines.image_features import ImageTable, picture_vectors
@@ -71,9 +72,10 @@ def catalog_of(
 def _features_config(run: Path, teachers: Mapping[str, Path]) -> dict[str, Any]:
     folder = run / FEATURES
     verify(folder)
+    made = sealed_digest(folder)
     for name, teacher in teachers.items():
         read = read_json(teacher / MANIFEST_FILE)["inputs"].get(FEATURES)
-        if read is not None and read != file_hash(folder / MANIFEST_FILE):
+        if read is not None and read != made:
             raise ArtifactError(
                 f"{folder}: was made again since teacher {name} was tuned; run `distilrec run CONFIG` again"
             )

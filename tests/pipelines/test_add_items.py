@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import pipelines.distill
 import pipelines.features
 import pipelines.teach
-from components.artifacts.format import file_hash, read_manifest
+from components.artifacts.format import read_manifest
 from components.artifacts.models import load_model
 from components.artifacts.registry import Registry
 from components.data.synthetic import write_world
@@ -27,7 +27,7 @@ from components.recommender import Recommender
 from components.students import STUDENTS
 from components.training.loop import World
 from pipelines.add_items import add_items, undo
-from pipelines.cache import write_manifest
+from pipelines.cache import sealed_digest, write_manifest
 from pipelines.cli import app
 from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
@@ -100,7 +100,7 @@ def make_run(root: Path, **changes: Any) -> Path:
         context = StageContext(config, node.name, node.suffix, folder, work, inputs, Recorder(), node.seed)
         STAGES[node.stage].load()(context)
         write_manifest(folder, node, "key", {name: digests[name] for name in inputs})
-        digests[node.name] = file_hash(folder / "manifest.json")
+        digests[node.name] = sealed_digest(folder)
     return config.folder
 
 
@@ -180,7 +180,6 @@ def test_new_items_are_ranked_and_known_ones_score_as_before(run: Path) -> None:
     assert read_manifest(find_artifact(run))["added"]["items"] == 3
 
 
-@pytest.mark.slow
 def test_the_executor_hands_the_export_what_new_items_need(ray_session: None, tmp_path: Path) -> None:
     config = configure(tmp_path, distillation={"temperature": 0.1}, baselines=["mostpop"])
     execute_run(config)
