@@ -39,9 +39,8 @@ def study_problems(data: Mapping[str, Any]) -> Found:
         yield from _wrong_student(student, data, ("study", "students", name))
     for name, student in _students_of(section.get("cprec")).items():
         path = ("study", "cprec", "students", name)
-        for key in ("distilled", "distillation"):
-            if key in student:
-                yield (*path, key), "the study of CpRec has no teachers; remove it"
+        if student.get("distillation"):
+            yield (*path, "distillation"), "the study of CpRec has no teachers; remove it"
         yield from _wrong_student({**student, "distilled": False}, data, path)
     yield from _wrong_baselines(section.get("baselines"), students)
     yield from _wrong_dims(section.get("sweeps"), data)

@@ -38,8 +38,8 @@ from tests.pipelines.study.tiny_study import tiny_config
         ("study.sweeps.dim=[7]", r"study\.sweeps\.dim\.0: expected a multiple of student\.num_heads \(2\), got 7"),
         ("study.sweeps.dim=[0]", r"study\.sweeps\.dim\.0: expected a value greater than 0, got 0"),
         (
-            "study.cprec.students={rnn: {kind: gru4rec, distilled: true}}",
-            r"study\.cprec\.students\.rnn\.distilled: the study of CpRec has no teachers; remove it",
+            "study.cprec.students={rnn: {kind: gru4rec, distillation: {weight: 2}}}",
+            r"study\.cprec\.students\.rnn\.distillation: the study of CpRec has no teachers; remove it",
         ),
         (
             "study.cprec.students={rnn: {kind: gru4rec, hidden: 3}}",

@@ -128,8 +128,8 @@ def test_a_teacher_without_a_model_says_why(starts: Starts, config: RunConfig) -
     study = replace(starts.second.study, config=config.model_copy(update={"teachers": known}))
     main = study_documents(replace(starts.second, study=study))[0]
     rows = {row["name"]: row for row in main["sections"][LEFT_OUT]}
-    assert rows["left-out"]["missing"] == {0: "not trained, as distillation.teachers does not name it"}
-    assert rows["arrays"]["missing"] == {0: "two arrays, no model that could rank new histories"}
+    assert rows["left-out"]["missing"] == {"0": "not trained, as distillation.teachers does not name it"}
+    assert rows["arrays"]["missing"] == {"0": "two arrays, no model that could rank new histories"}
     assert rows["text"]["metrics"]
 
 

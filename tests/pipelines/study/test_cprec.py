@@ -142,7 +142,8 @@ def test_its_files_are_its_own(outcome: Outcome, tmp_path: Path) -> None:
     facts |= {"training": {"batch_size": 1, "epochs": 1}, "split": "sequences", "shares": [0.1, 0.2]}
     said = " ".join(differences(facts))
     assert "a: 1 (8)" in said
-    assert "chunks of 20 from their end, as in the paper; 20% of the sequences test" in said
+    assert "chunks of 20 from their end, as in the paper; tests take the chunks of a user for independent" in said
+    assert "20% of the sequences test with their last item" in said
     assert "networks come from the study b" in said
 
 
