@@ -1,4 +1,4 @@
-"""Long histories cut into chunks that count as sequences of their own (Sun et al. 2020, CpRec, section 4.1)."""
+"""Long histories cut into chunks that count as sequences of their own (as CpRec cuts its logs, Sun et al. 2020)."""
 
 from __future__ import annotations
 
