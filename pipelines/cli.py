@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 
-from components.errors import UnknownNameError
+from pipelines.arguments import ConfigArgument, DryRun, From, Json, Overrides, RunArgument, act, finish
+from pipelines.serving.cli import app as serving
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -25,13 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file such as configs/demo.yaml.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value]…", help="Overrides; the value is YAML.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder such as runs/demo.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")]
-From = Annotated[str, typer.Option("--from", metavar="STAGE", help="Run this stage and all that depends on it again.")]
 
 
 class Execution(Protocol):
@@ -54,7 +47,7 @@ def _pipeline_command(name: str, stage: str, about: str, execute: Execution | No
         start: From = "",
     ) -> None:
         execution: Execution = execute or _execute
-        _finish(lambda: execution(stage, config, overrides or [], dry_run, start, as_json), as_json)
+        finish(lambda: execution(stage, config, overrides or [], dry_run, start, as_json), as_json)
 
     app.command(name, help=about)(command)
 
@@ -83,7 +76,7 @@ def demo(
             (folder / "DONE").touch()
         return _execute("", config, [f"data={folder}", *(overrides or [])], False, "", as_json)
 
-    _finish(write_and_run, as_json)
+    finish(write_and_run, as_json)
 
 
 @app.command()
@@ -101,7 +94,7 @@ def report(run_folder: RunArgument, as_json: Json = False) -> None:
         _show_results(run_folder, leaderboard, as_json)
         return leaderboard
 
-    _finish(show, as_json)
+    finish(show, as_json)
 
 
 @app.command()
@@ -126,7 +119,7 @@ def params(
             results().print(footprint_table(rows))
         return {"students": [row.as_json() for row in rows]}
 
-    _finish(count, as_json)
+    finish(count, as_json)
 
 
 def _search(stage: str, file: Path, overrides: list[str], dry_run: bool, forced_stage: str, as_json: bool) -> Any:
@@ -173,7 +166,7 @@ def study(
 
         return run_study(name, config, overrides or [], only or [], dry_run=dry_run, as_json=as_json, write=write)
 
-    _finish(reproduce, as_json)
+    finish(reproduce, as_json)
 
 
 @app.command()
@@ -191,7 +184,7 @@ def recommend(
 
         recommend_offline(run_folder, [item for item in history.split(",") if item], k, exclude_seen, as_json)
 
-    _act(rank)
+    act(rank)
 
 
 @app.command("add-items")
@@ -226,7 +219,7 @@ def add_items(
                 results().print(line, highlight=False, markup=False, soft_wrap=True)
         return added.as_json()
 
-    _finish(add, as_json)
+    finish(add, as_json)
 
 
 @app.command()
@@ -247,28 +240,10 @@ def onnx(
                 results().print(line, highlight=False, markup=False, soft_wrap=True)
         return written.as_json()
 
-    _finish(write, as_json)
+    finish(write, as_json)
 
 
-@app.command()
-def serve(
-    run_folder: RunArgument,
-    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-    proxy: Annotated[str, typer.Option(help="auto, haproxy or plain.")] = "auto",
-) -> None:
-    """Start the endpoint on the exported model of a run."""
-
-    def start() -> None:
-        from pipelines.serve import Proxy
-        from pipelines.serve import serve as serve_forever
-
-        if proxy not in get_args(Proxy):
-            raise UnknownNameError("proxy", proxy, get_args(Proxy))
-        serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy))
-
-    _act(start)
+app.add_typer(serving)
 
 
 def _register_stages() -> None:
@@ -349,17 +324,6 @@ def _show_results(run_folder: Path, leaderboard: dict[str, Any], as_json: bool) 
     if (run_folder / "export").is_dir():
         command = f"distilrec serve {shlex.quote(str(run_folder))}"
         console.print(f"endpoint: {command}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _finish(action: Callable[[], Any], as_json: bool) -> None:
-    from pipelines.output import finish
-
-    raise typer.Exit(finish(action, as_json))
-
-
-def _act(action: Callable[[], None]) -> None:
-    """Run a command that prints its own result."""
-    _finish(action, as_json=False)
 
 
 def main() -> None:

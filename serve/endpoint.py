@@ -13,6 +13,8 @@ from ray.serve.config import BackpressureConfig
 
 from components.recommender import Query, Recommendation, Recommender
 from serve.app import create_app
+from serve.backend import as_served
+from serve.models import Models, Served
 from serve.settings import Settings
 
 APP_NAME: Final = "distilrec"
@@ -43,22 +45,30 @@ class Endpoint:
 
     def __init__(self, artifact: str, settings: dict[str, Any]) -> None:
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
-        self.recommender: Recommender | None = Recommender(artifact)
+        self.models = Models(as_served(Recommender(artifact)))
         self.settings = Settings.model_validate(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica; Ray Serve calls it after the constructor."""
         return create_app(self, self.settings, ray_serve.get_replica_context().replica_id.unique_id)
 
-    @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def answer(self, queries: list[Query]) -> list[Recommendation]:
-        """Answer one query; Ray Serve hands in those of several requests together."""
-        return await self.answer_all(queries)
+    async def answer(self, model: Served, query: Query) -> Recommendation:
+        """Answer one query together with those of other requests."""
+        answer: Recommendation = await self._batched((model, query))
+        return answer
 
-    async def answer_all(self, queries: Sequence[Query]) -> list[Recommendation]:
+    @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def _batched(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+        found: dict[int, Recommendation] = {}
+        for model in {id(model): model for model, _ in asked}.values():
+            places = [place for place, (other, _) in enumerate(asked) if other is model]
+            answers = await self.answer_all(model, [asked[place][1] for place in places])
+            found |= dict(zip(places, answers, strict=True))
+        return [found[place] for place in range(len(asked))]
+
+    async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer the queries of one request in a thread, so that probes are answered meanwhile."""
-        assert self.recommender is not None
-        return await asyncio.to_thread(self.recommender.answer, queries)
+        return await asyncio.to_thread(model.recommender.answer, queries)
 
     async def check_health(self) -> None:
         """Rank once: a replica whose model or thread pool is stuck is replaced.
@@ -66,9 +76,9 @@ class Endpoint:
         Raises:
             RuntimeError: the model gives no answer.
         """
-        assert self.recommender is not None
-        probe = Query(self.recommender.item_ids[:1], k=1, exclude_seen=False)
-        answers = await self.answer_all([probe])
+        model = self.models.pick("")
+        probe = Query(model.recommender.item_ids[:1], k=1, exclude_seen=False)
+        answers = await self.answer_all(model, [probe])
         if not answers[0].items:
             raise RuntimeError("the model ranks nothing for a known item")
 

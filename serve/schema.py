@@ -29,6 +29,9 @@ class RecommendRequest(BaseModel):
     )
     k: StrictInt = Field(default=10, ge=1, le=MAX_K, description="how many items to return")
     exclude_seen: StrictBool = Field(default=True, description="leave out the items of the history")
+    model: Identifier | None = Field(
+        default=None, description="a loaded version by name, for comparisons; `GET /v1/model` lists them"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> RecommendRequest:
@@ -93,10 +96,19 @@ class ItemsResponse(BaseModel):
     items: list[Item]
 
 
+class ModelVersion(BaseModel):
+    """A loaded model."""
+
+    version: str
+    name: str
+
+
 class ModelResponse(BaseModel):
-    """The model that serves."""
+    """The model that serves, and what else is loaded."""
 
     name: str
+    version: str
+    versions: list[ModelVersion]
     kind: str
     family: str
     num_items: int

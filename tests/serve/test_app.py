@@ -10,7 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from components.recommender import Query, Recommendation, Recommender
-from serve.app import LocalBackend, create_app
+from serve.app import create_app
+from serve.backend import LocalBackend
+from serve.models import Served
 from serve.settings import MAX_HISTORY, Settings, hash_key
 from tests.tiny_artifact import item_id, write_artifact
 
@@ -32,7 +34,7 @@ def client(recommender: Recommender) -> Iterator[TestClient]:
 
 
 class Broken(LocalBackend):
-    async def answer_all(self, queries: Sequence[Query]) -> list[Recommendation]:
+    async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         raise RuntimeError("secret detail in /private/path")
 
 
@@ -180,9 +182,9 @@ def test_overload_is_shed_with_a_time_to_wait(recommender: Recommender) -> None:
     import asyncio
 
     class Slow(LocalBackend):
-        async def answer(self, query: Query) -> Recommendation:
+        async def answer(self, model: Served, query: Query) -> Recommendation:
             await asyncio.wait_for(shed.wait(), 20)
-            return await super().answer(query)
+            return await super().answer(model, query)
 
     shed = asyncio.Event()
     app = create_app(Slow(recommender), Settings(max_in_flight=3, retry_after_s=7))

@@ -18,7 +18,7 @@ import pytest
 
 from components.errors import ArtifactError, ConfigError, UserError
 from components.recommender import Recommender
-from pipelines.serve import _reason, check_port, greeting, serve
+from pipelines.serving.endpoint import _reason, check_port, greeting, serve
 from tests.tiny_artifact import item_id, write_artifact
 
 REPOSITORY = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ class Served:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         call = f"serve(Path({str(run)!r}), port={self.port}, proxy={proxy!r})"
-        code = f"from pathlib import Path; from pipelines.serve import serve; {call}"
+        code = f"from pathlib import Path; from pipelines.serving.endpoint import serve; {call}"
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
         environment.pop("RAY_ADDRESS", None)
         self.process = subprocess.Popen(

@@ -1,0 +1,51 @@
+"""What the routes ask for answers: models in this process, or those of a Ray Serve replica that batches requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from components.recommender import Query, Recommendation, Recommender
+from serve.models import Models, Served
+
+
+class Backend(Protocol):
+    """Loaded models and a way to ask them."""
+
+    @property
+    def models(self) -> Models:
+        """Who answers at this moment; read it once per request."""
+        ...
+
+    async def answer(self, model: Served, query: Query) -> Recommendation:
+        """Answer one query, possibly together with those of other requests."""
+        ...
+
+    async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
+        """Answer the queries of one request."""
+        ...
+
+
+class LocalBackend:
+    """Answers in a thread of this process, without batching.
+
+    Args:
+        recommender: None while it loads.
+    """
+
+    def __init__(self, recommender: Recommender | None) -> None:
+        self.models = Models(as_served(recommender) if recommender else None)
+
+    async def answer(self, model: Served, query: Query) -> Recommendation:
+        """Answer one query."""
+        return (await self.answer_all(model, [query]))[0]
+
+    async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
+        """Answer several queries."""
+        return await asyncio.to_thread(model.recommender.answer, queries)
+
+
+def as_served(recommender: Recommender, version: str = "") -> Served:
+    """A recommender under its release's version, or under the hash of its tensors."""
+    return Served(version or recommender.name.rpartition("@")[2], recommender)
