@@ -165,6 +165,10 @@ class Recommender:
                 answers |= {i: (items[row], scores[row]) for row, i in enumerate(chosen)}
         return [self._shown(query, answers.get(i)) for i, query in enumerate(queries)]
 
+    def knows(self, item_id: str) -> bool:
+        """Whether the catalogue holds the item."""
+        return item_id in self._numbers
+
     def _known(self, history: Sequence[str]) -> NDArray[np.int32]:
         numbers = (self._numbers.get(item_id) for item_id in history)
         return np.array([number for number in numbers if number is not None], dtype=np.int32)

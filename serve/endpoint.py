@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -11,10 +12,14 @@ from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 
-from components.recommender import Query, Recommendation, Recommender
+from components.recommender import Query, Recommendation
 from serve.app import create_app
 from serve.backend import as_served
+from serve.loading import load
 from serve.models import Models, Served
+from serve.release.follower import Follower
+from serve.release.line import Line
+from serve.release.trial import Trial, guarded, nothing_in_any
 from serve.settings import Settings
 
 APP_NAME: Final = "distilrec"
@@ -41,34 +46,63 @@ class Endpoint:
     Args:
         artifact: folder of the artifact, readable on every node that runs a replica.
         settings: limits and access.
+        line: folder of a line of releases to follow; `artifact` is not read then.
     """
 
-    def __init__(self, artifact: str, settings: dict[str, Any]) -> None:
+    def __init__(self, artifact: str, settings: dict[str, Any], line: str | None = None) -> None:
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
-        self.models = Models(as_served(Recommender(artifact)))
+        self._fixed = Models() if line else Models(as_served(load(artifact)))
+        self.follower = Follower(Line(Path(line)), _replica_name(), load).start() if line else None
         self.settings = Settings.model_validate(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica; Ray Serve calls it after the constructor."""
-        return create_app(self, self.settings, ray_serve.get_replica_context().replica_id.unique_id)
+        return create_app(self, self.settings, _replica_name())
+
+    @property
+    def models(self) -> Models:
+        """Who answers at this moment."""
+        return self.follower.models if self.follower else self._fixed
 
     async def answer(self, model: Served, query: Query) -> Recommendation:
         """Answer one query together with those of other requests."""
-        answer: Recommendation = await self._batched((model, query))
-        return answer
+        trial = self._record([query])
+        batched = self._batched_candidate if trial and model is trial.candidate else self._batched
+        return await guarded(trial, model, lambda: batched((model, query)), lambda answer: not answer.items)
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
     async def _batched(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+        return await self._together(asked)
+
+    @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def _batched_candidate(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+        """Apart from the others, so that a slow candidate holds up nobody."""
+        return await self._together(asked)
+
+    async def _together(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
         found: dict[int, Recommendation] = {}
         for model in {id(model): model for model, _ in asked}.values():
             places = [place for place, (other, _) in enumerate(asked) if other is model]
-            answers = await self.answer_all(model, [asked[place][1] for place in places])
+            answers = await self._ask(model, [asked[place][1] for place in places])
             found |= dict(zip(places, answers, strict=True))
         return [found[place] for place in range(len(asked))]
 
     async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        """Answer the queries of one request in a thread, so that probes are answered meanwhile."""
+        """Answer the queries of one request."""
+        trial = self._record(queries)
+        return await guarded(trial, model, lambda: self._ask(model, queries), nothing_in_any)
+
+    async def _ask(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
+        """In a thread, so that probes are answered meanwhile."""
         return await asyncio.to_thread(model.recommender.answer, queries)
+
+    def _record(self, queries: Sequence[Query]) -> Trial | None:
+        """Keep the queries for trials; returns the one that runs."""
+        if self.follower is None:
+            return None
+        for query in queries:
+            self.follower.recorder.add(query)
+        return self.follower.trial
 
     async def check_health(self) -> None:
         """Rank once: a replica whose model or thread pool is stuck is replaced.
@@ -78,12 +112,16 @@ class Endpoint:
         """
         model = self.models.pick("")
         probe = Query(model.recommender.item_ids[:1], k=1, exclude_seen=False)
-        answers = await self.answer_all(model, [probe])
+        answers = await self._ask(model, [probe])
         if not answers[0].items:
             raise RuntimeError("the model ranks nothing for a known item")
 
 
-def build(artifact: str, settings: Settings, replicas: int) -> Any:
-    """The Ray Serve application for an artifact."""
+def _replica_name() -> str:
+    return str(ray_serve.get_replica_context().replica_id.unique_id)
+
+
+def build(artifact: str, settings: Settings, replicas: int, line: str | None = None) -> Any:
+    """The Ray Serve application for an artifact, or for a line of releases."""
     deployment: Any = Endpoint  # the decorator is not typed
-    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump())
+    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line)

@@ -52,10 +52,19 @@ class Models:
         Raises:
             ApiError: 503, nothing is loaded yet.
         """
-        if self.incumbent is None:
-            raise ApiError(503, "the model is loading; try again in a moment", headers={"Retry-After": "1"})
+        incumbent = self.pick_incumbent()
         if self.candidate is not None and bucket(key) < self.share * BUCKETS:
             return self.candidate
+        return incumbent
+
+    def pick_incumbent(self) -> Served:
+        """The model that answers where the candidate failed.
+
+        Raises:
+            ApiError: 503, nothing is loaded yet.
+        """
+        if self.incumbent is None:
+            raise ApiError(503, "the model is loading; try again in a moment", headers={"Retry-After": "1"})
         return self.incumbent
 
     def named(self, version: str) -> Served:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast, get_args
+from pathlib import Path
+from typing import Annotated, Any, Final, cast, get_args
 
 import typer
 
 from components.errors import UnknownNameError
-from pipelines.arguments import RunArgument, act
+from pipelines.arguments import Json, RunArgument, act, finish
 
 app = typer.Typer()
+LINE: Final = Path("releases/main")
+LineOption = Annotated[Path, typer.Option("--line", metavar="FOLDER", help="The line of releases.")]
+LineArgument = Annotated[Path, typer.Argument(metavar="[LINE]", help="The line of releases.")]
 
 
 @app.command()
@@ -31,3 +35,79 @@ def serve(
         serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy))
 
     act(start)
+
+
+@app.command()
+def deploy(
+    run_folder: RunArgument,
+    line: LineOption = LINE,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A bound of the release, such as step_seconds=60."),
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Without shadow and canary.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Release the exported model of a run: shadow, canary, all traffic; back by itself where a gate fails."""
+
+    def release() -> Any:
+        from dataclasses import asdict
+
+        from components.errors import StageError
+        from pipelines.output import messages, results
+        from pipelines.serving.policy_options import policy_of
+        from pipelines.serving.releases import deploy as deploy_to
+
+        done = deploy_to(
+            run_folder, line, policy_of(policy or []), lambda text: messages().print(text, markup=False), trial=not now
+        )
+        if done.outcome != "released":
+            raise StageError(f"{done.version} was {done.outcome} {done.reason}")
+        if not as_json:
+            results().print(
+                f"{done.version} serves {line}: {done.reason}", highlight=False, markup=False, soft_wrap=True
+            )
+        return asdict(done)
+
+    finish(release, as_json)
+
+
+@app.command()
+def rollback(
+    line: LineArgument = LINE,
+    to: Annotated[str, typer.Option(metavar="VERSION", help="Which version; the one before if not given.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Let the version before serve again, and end a release that is under way."""
+
+    def back() -> Any:
+        from dataclasses import asdict
+
+        from pipelines.output import results
+        from pipelines.serving.releases import rollback as roll_back
+
+        done = roll_back(line, to)
+        if not as_json:
+            results().print(
+                f"{done.version} serves {line}: {done.reason}", highlight=False, markup=False, soft_wrap=True
+            )
+        return asdict(done)
+
+    finish(back, as_json)
+
+
+@app.command()
+def releases(line: LineArgument = LINE, as_json: Json = False) -> None:
+    """Show the versions of a line, what serves, and why each release ended as it did."""
+
+    def show() -> Any:
+        from pipelines.output import results
+        from pipelines.serving.releases import overview
+        from pipelines.serving.releases_table import history_table
+
+        document = overview(line)
+        if not as_json:
+            results().print(history_table(document))
+        return document
+
+    finish(show, as_json)

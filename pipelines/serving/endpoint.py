@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ from components.errors import StageError, UserError
 from components.recommender import Recommender
 from pipelines.served import find_artifact
 from serve import haproxy
+from serve.release.controller import driven
+from serve.release.line import Line, line_of
 from serve.settings import KEY_VARIABLE, Settings, access
 
 if TYPE_CHECKING:
@@ -62,8 +64,13 @@ def serve(
     known = Recommender(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
     out = Console(stderr=True, highlight=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    stdout = sys.stdout
-    with redirect_stdout(sys.stderr), endpoint(artifact, settings, host, port, replicas, proxy):  # Ray prints notices
+    stdout, line = sys.stdout, line_of(run)
+    with (
+        redirect_stdout(sys.stderr),
+        endpoint(  # Ray prints notices
+            artifact, settings, host, port, replicas, proxy, line
+        ),
+    ):
         stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
         stdout.flush()
         if block:
@@ -87,9 +94,24 @@ def check_port(host: str, port: int) -> None:
 
 @contextmanager
 def endpoint(
-    artifact: Path, settings: Settings, host: str, port: int, replicas: int = 1, proxy: Proxy = "auto"
+    artifact: Path,
+    settings: Settings,
+    host: str,
+    port: int,
+    replicas: int = 1,
+    proxy: Proxy = "auto",
+    line: Line | None = None,
 ) -> Iterator[None]:
     """Hold a running endpoint; it answers when the block is entered and is gone when it is left.
+
+    Args:
+        artifact: what answers.
+        settings: limits and access.
+        host: where to listen.
+        port: where to listen.
+        replicas: processes that answer.
+        proxy: see `serve`.
+        line: a line of releases; replicas follow it, instead of `artifact`, and its releases are driven here.
 
     Raises:
         StageError: it does not start; the reason is chained.
@@ -99,7 +121,11 @@ def endpoint(
         os.environ.update(_proxy_environment(proxy, folder))
         from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
 
-        with ray_session(_cluster(replicas)), _application(artifact, settings, host, port, replicas):
+        with (
+            ray_session(_cluster(replicas)),
+            _application(artifact, settings, host, port, replicas, line),
+            driven(line) if line else nullcontext(),
+        ):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -124,7 +150,9 @@ def _cluster(replicas: int) -> ClusterConfig:
 
 
 @contextmanager
-def _application(artifact: Path, settings: Settings, host: str, port: int, replicas: int) -> Iterator[None]:
+def _application(
+    artifact: Path, settings: Settings, host: str, port: int, replicas: int, line: Line | None
+) -> Iterator[None]:
     from ray import serve as ray_serve
     from ray.exceptions import RayError
     from ray.serve.config import ProxyLocation
@@ -143,7 +171,11 @@ def _application(artifact: Path, settings: Settings, host: str, port: int, repli
                 "busy; start it again, or try --proxy plain"
             ) from error
         try:
-            ray_serve.run(build(str(artifact), settings, replicas), name=APP_NAME, route_prefix="/")
+            ray_serve.run(
+                build(str(artifact), settings, replicas, str(line.folder) if line else None),
+                name=APP_NAME,
+                route_prefix="/",
+            )
         except (RuntimeError, RayError) as error:
             raise StageError(f"the endpoint does not start: {_reason(ray_serve) or error}") from error
         yield

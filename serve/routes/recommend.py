@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +13,7 @@ from components.recommender import Query, Recommendation
 from serve.backend import Backend
 from serve.errors import ApiError
 from serve.models import Models, Served
+from serve.release.trial import CandidateFailedError
 from serve.routes.common import ERRORS
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serve.telemetry import Telemetry
@@ -24,21 +26,32 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
     @routes.post("/v1/recommend", response_model=RecommendResponse)
     async def recommend(request: RecommendRequest) -> JSONResponse:
         """The best items after a history, or for a user whose history the artifact carries."""
-        model = chosen(request, backend.models)
-        answer = await backend.answer(model, to_query(request, model))
+        models = backend.models
+        model = chosen(request, models)
+        try:
+            answer = await backend.answer(model, to_query(request, model))
+        except CandidateFailedError:
+            model = models.pick_incumbent()
+            answer = await backend.answer(model, to_query(request, model))
         return JSONResponse(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
     async def recommend_batch(request: BatchRequest) -> JSONResponse:
         """Several questions in one call; each answer is the one that the question alone would get."""
         models = backend.models
-        asked = [(chosen(one, models, f"requests.{i}."), one) for i, one in enumerate(request.requests)]
-        queries = [to_query(one, model, f"requests.{i}.") for i, (model, one) in enumerate(asked)]
-        results: list[dict[str, Any]] = [{} for _ in asked]
-        for model in {id(model): model for model, _ in asked}.values():
-            places = [place for place, (other, _) in enumerate(asked) if other is model]
-            answers = await backend.answer_all(model, [queries[place] for place in places])
-            for place, answer in zip(places, answers, strict=True):
+        places: dict[str, list[int]] = {}
+        for place, one in enumerate(request.requests):
+            places.setdefault(chosen(one, models, f"requests.{place}.").version, []).append(place)
+        results: list[dict[str, Any]] = [{} for _ in request.requests]
+        for version, chosen_places in places.items():
+            part = {place: request.requests[place] for place in chosen_places}
+            model = models.named(version)
+            try:
+                answers = await backend.answer_all(model, queries_of(part, model))
+            except CandidateFailedError:
+                model = models.pick_incumbent()
+                answers = await backend.answer_all(model, queries_of(part, model))
+            for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JSONResponse({"results": results})
 
@@ -73,6 +86,15 @@ def to_query(request: RecommendRequest, model: Served, field: str = "") -> Query
         return model.recommender.user_query(request.user_id or "", request.k, request.exclude_seen)
     except DataError as error:
         raise ApiError(422, str(error), f"{field}user_id") from error
+
+
+def queries_of(requests: Mapping[int, RecommendRequest], model: Served) -> list[Query]:
+    """The queries for some requests of a batch, by their places in it.
+
+    Raises:
+        ApiError: see `to_query`.
+    """
+    return [to_query(request, model, f"requests.{place}.") for place, request in requests.items()]
 
 
 def shown(answer: Recommendation, model: Served, telemetry: Telemetry) -> dict[str, Any]:
