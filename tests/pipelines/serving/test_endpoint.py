@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,21 +16,14 @@ import pytest
 from components.errors import ArtifactError, ConfigError, UserError
 from components.recommender import Recommender
 from pipelines.serving.endpoint import _reason, check_port, greeting, serve
+from tests.serving_process import Served, free_port
 from tests.tiny_artifact import item_id, write_artifact
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     write_artifact(tmp_path / "run" / "export", num_items=500)
     return tmp_path / "run"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_taken_port_is_named(run: Path) -> None:
@@ -88,32 +78,6 @@ def test_the_reason_of_a_failed_start_is_the_replicas_own() -> None:
     assert _reason(SimpleNamespace(status=lambda: status)) == "ArtifactError: items.parquet: missing"
     deployment.message = ""
     assert _reason(SimpleNamespace(status=lambda: status)) == ""
-
-
-class Served:
-    """``serve`` in a process of its own, as a user starts it."""
-
-    def __init__(self, run: Path, proxy: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        call = f"serve(Path({str(run)!r}), port={self.port}, proxy={proxy!r})"
-        code = f"from pathlib import Path; from pipelines.serving.endpoint import serve; {call}"
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
-        environment.pop("RAY_ADDRESS", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True
-        )
-
-    def __enter__(self) -> Served:
-        assert self.process.stdout is not None
-        self.first = self.process.stdout.readline()
-        assert self.url in self.first, "the endpoint did not start"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
 
 
 async def load(url: str, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
