@@ -23,6 +23,7 @@ IntArray = NDArray[np.int64]
 TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
 TOKENS: Final = 4096  # items of histories that a CPU encodes at once in evaluation: activations stay in its cache too
 MIN_ROWS: Final = 64  # rows that share one reading of a large catalog's vectors
+SPARSE: Final = 64  # items per wanted item from which on torch's topk searches by a heap
 CACHED: Final = 2**18  # scores that are compared at once in evaluation: one MiB stays in the processor's cache
 
 
@@ -34,9 +35,9 @@ class Scorer:
         batch_size: histories per pass.
         block_items: items per pass of `top_k`.
         device: where the model runs; it is moved there.
-        reproducible: make `top_k` independent of the company of a history in its batch, to the last bit: every history
-            is encoded alone and scored in products of one fixed shape. Serving uses it so that batching requests never
-            changes an answer; evaluation of many users does without.
+        reproducible: make `top_k` independent of the company of a history in its batch, to the last bit: histories are
+            encoded by `Ranker.independent_states` and scored in products of one fixed shape. Serving uses it so that
+            batching requests never changes an answer; evaluation of many users does without.
     """
 
     def __init__(
@@ -151,13 +152,9 @@ class Scorer:
         return items, scores
 
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
-        """(B, D); one history at a time in reproducible mode, since padding changes the last bits of attention."""
-        size = 1 if self.reproducible else len(histories)
-        found = [
-            self.model.states(self._batch(histories[part], None if users is None else users[part]))
-            for part in _slices(len(histories), size)
-        ]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        """(B, D)."""
+        batch = self._batch(histories, users)
+        return self.model.independent_states(batch) if self.reproducible else self.model.states(batch)
 
     def _batch(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Batch:
         batch = history_batch(list(histories), self.model.max_length, None if users is None else list(users))
@@ -176,9 +173,12 @@ class Scorer:
             block = self._block(states, start, min(start + self.block_items, end))
             if seen is not None:
                 block = _mask(block, seen, start)
-            found = block.float().cpu().numpy()
-            for row in range(len(items)):
-                _merge(found[row], start, items[row], scores[row])
+            block = block.float()
+            left = np.arange(len(items)) if start > 1 else _take_clear(block, items, scores)
+            if len(left):
+                found = block.cpu().numpy()
+                for row in left:
+                    _merge(found[row], start, items[row], scores[row])
 
     def _best_of_tree(
         self,
@@ -238,6 +238,21 @@ def _count(scores: Tensor, targets: Tensor, *, strict: bool) -> IntArray:
     compare = np.less if strict else np.less_equal  # three times faster than torch's comparison and sum on a CPU
     counted = compare(scores.float().numpy(), targets.float().numpy()).sum(axis=1, dtype=np.int32).astype(np.int64)
     return counted
+
+
+def _take_clear(block: Tensor, items: IntArray, scores: NDArray[np.float32]) -> IntArray:
+    """Fill the rows of `items` and `scores` (B, k) whose best of the catalog's first `block` (B, C) are beyond doubt.
+
+    Returns the numbers of the others: rows with equal scores among the best, which item numbers must order, or with
+    scores that are no numbers. A search by heap is several times faster than `_merge` where k is small beside C.
+    """
+    k = items.shape[1]
+    if (k + 1) * SPARSE > block.shape[1]:
+        return np.arange(len(items))
+    values, places = (found.cpu().numpy() for found in block.topk(k + 1, dim=1))
+    clear = (values[:, 1:] < values[:, :-1]).all(axis=1)
+    items[clear], scores[clear] = places[clear, :k] + 1, values[clear, :k]
+    return np.flatnonzero(~clear)
 
 
 def _merge(row: NDArray[np.float32], start: int, items: IntArray, scores: NDArray[np.float32]) -> None:

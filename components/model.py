@@ -93,6 +93,14 @@ class Ranker(nn.Module, ABC):
     def states(self, batch: Batch) -> Tensor:
         """(P, D) one state for every predicted position of the batch."""
 
+    def independent_states(self, batch: Batch) -> Tensor:
+        """(B, D) states after every row of an inference batch; no row changes another, to the last bit.
+
+        One row at a time, since padding and the number of rows change the last bits. Models that can do better override.
+        """
+        found = [self.states(batch.alone(row)) for row in range(len(batch))]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean supervised loss over the batch's positions."""
         return self.head.loss(self.states(batch), batch.targets)

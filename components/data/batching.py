@@ -54,6 +54,14 @@ class Batch:
         """Whether exactly the last position of every row is predicted."""
         return self.instances.numel() == 0
 
+    def alone(self, row: int) -> Batch:
+        """An inference batch of one row of this one, without padding."""
+        if len(self) == 1:
+            return self
+        lengths = self.lengths[row : row + 1]
+        items = self.items[row : row + 1, : int(lengths)]
+        return replace(self, items=items, lengths=lengths, users=self.users[row : row + 1], positions=lengths - 1)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})

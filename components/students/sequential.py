@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Self, cast
 
+import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from components.compression.heads import FlatHead, TreeHead
 from components.compression.sharing import Sharing, shared_kernels
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding
+from components.layers.packed import packed_states
 from components.layers.transformer import TransformerEncoder, share_layers
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.students.heads import DotProductHead, HeadConfig, make_head
@@ -77,6 +79,17 @@ class SequentialStudent(Ranker):
         """(P, D) states at the predicted positions."""
         states: Tensor = self.network(self.item_embedding(batch.items), batch.positions, batch.last_only)
         return states
+
+    def independent_states(self, batch: Batch) -> Tensor:
+        """(B, D) states after every row, none of which changes another; a transformer encodes them together.
+
+        Compressed item vectors are products themselves, which change with the number of items: those rows stay alone.
+        """
+        if not isinstance(self.network, TransformerEncoder) or not isinstance(self.item_embedding, FullEmbedding):
+            return super().independent_states(batch)
+        columns = torch.arange(batch.items.shape[1], device=batch.items.device)
+        items = batch.items[columns < batch.lengths[:, None]]  # (M,)
+        return packed_states(self.network, self.item_embedding(items), batch.lengths)
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, with which states are compared too."""

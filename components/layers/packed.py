@@ -1,0 +1,130 @@
+"""Encodes many histories at once without one of them changing another, to the last bit.
+
+Matrix kernels change with the number of rows, and sums over attention weights with the padding. Here the items of all
+histories stand in one long list without padding; products run over pieces of exactly `TOKENS` items or `ROWS` histories;
+and attention, which takes one history after the other, sees grids that are always as wide as the longest history that
+the encoder knows. What a history gives is then a function of the history alone. One history costs what it costs without
+this, 32 together a tenth of that each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.layers.transformer import SelfAttention, TransformerBlock, TransformerEncoder
+
+TOKENS: Final = 32  # rows of a product over items
+ROWS: Final = 8  # rows of a product over histories
+LANES: Final = 32  # numbers that an activation takes at once; what is left over at the end is computed differently
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the items of B histories stand, M in all.
+
+    Attributes:
+        width: columns of the grids in which attention sees them.
+        lengths: (B,) items of every history.
+        cells: (M,) flat indices of the items in the B x `width` grid, ascending.
+    """
+
+    width: int
+    lengths: Tensor
+    cells: Tensor
+
+    def grid(self, rows: Tensor) -> Tensor:
+        """(M, D) -> (B, width, D), zeros where nothing stands."""
+        flat = rows.new_zeros(len(self.lengths) * self.width, rows.shape[1])
+        flat[self.cells] = rows
+        return flat.view(-1, self.width, rows.shape[1])
+
+
+def packed_states(encoder: TransformerEncoder, vectors: Tensor, lengths: Tensor) -> Tensor:
+    """The encoder's states at the last position of every history; it must be in evaluation mode.
+
+    Args:
+        encoder: causal.
+        vectors: (M, D) item vectors, history after history.
+        lengths: (B,) items of every history, at least one each and no more than the encoder has positions.
+
+    Returns:
+        (B, D) states.
+    """
+    count, width = len(vectors), len(encoder.position_embedding.weight)
+    ends = lengths.cumsum(0)
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=count)
+    places = torch.arange(count, device=lengths.device) - (ends - lengths)[rows]
+    packing = Packing(width, lengths, rows * width + places)
+    x = encoder.input_norm(vectors + encoder.position_embedding.weight[places])
+    *inner, last = (cast(TransformerBlock, block) for block in encoder.blocks)
+    for block in inner:
+        x = _whole(block, x, packing)
+    result: Tensor = encoder.output_norm(_last(last, x, ends - 1, packing))
+    return result
+
+
+def _whole(block: TransformerBlock, x: Tensor, packing: Packing) -> Tensor:
+    """(M, D) -> (M, D): a block at every position."""
+    attention, dim = block.attention, x.shape[1]
+    weights = attention.project_in
+    projected = _linear(_entered(block, x), weights.weight, weights.bias, TOKENS)
+    query, key, value = (_split(part, attention) for part in packing.grid(projected).chunk(3, dim=-1))
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # (B, H, width, D / H)
+    flat = mixed.transpose(1, 2).reshape(-1, dim)[packing.cells]
+    return _finished(block, x, flat, TOKENS)
+
+
+def _last(block: TransformerBlock, x: Tensor, ends: Tensor, packing: Packing) -> Tensor:
+    """(M, D) -> (B, D): a block at the last positions alone."""
+    attention, dim = block.attention, x.shape[1]
+    weight, bias = attention.project_in.weight, attention.project_in.bias
+    entered, chosen = _entered(block, x), x[ends]
+    query = _split(_linear(entered[ends], weight[:dim], bias[:dim], ROWS)[:, None], attention)  # (B, H, 1, D / H)
+    pairs = packing.grid(_linear(entered, weight[dim:], bias[dim:], TOKENS))
+    key, value = (_split(part, attention) for part in pairs.chunk(2, dim=-1))
+    columns = torch.arange(packing.width, device=x.device)
+    visible = (columns < packing.lengths[:, None])[:, None, None, :]  # (B, 1, 1, width)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    return _finished(block, chosen, mixed.reshape(-1, dim), ROWS)
+
+
+def _entered(block: TransformerBlock, x: Tensor) -> Tensor:
+    """What attention reads."""
+    return cast(Tensor, block.attention_norm(x)) if block.norm == "pre" else x
+
+
+def _finished(block: TransformerBlock, x: Tensor, mixed: Tensor, size: int) -> Tensor:
+    """(P, D) inputs and what attention mixed for them -> (P, D) outputs of the block."""
+    project = block.attention.project_out
+    x = x + _linear(mixed, project.weight, project.bias, size)
+    if block.norm == "post":
+        x = block.attention_norm(x)
+    inner = block.network_norm(x) if block.norm == "pre" else x
+    if block.expand.out_features * size % LANES:
+        size = TOKENS
+    out = x + _in_pieces(inner, size, lambda rows: block.contract(block.activation(block.expand(rows))))
+    result: Tensor = out if block.norm == "pre" else block.network_norm(out)
+    return result
+
+
+def _split(x: Tensor, attention: SelfAttention) -> Tensor:
+    """(B, L, D) -> (B, H, L, D / H)."""
+    return x.view(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, size: int) -> Tensor:
+    """(P, D) -> (P, E)."""
+    return _in_pieces(x, size, lambda rows: F.linear(rows, weight, bias))
+
+
+def _in_pieces(x: Tensor, size: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """`apply` to (P, D) in pieces of exactly `size` rows."""
+    padded = F.pad(x, (0, 0, 0, -len(x) % size))
+    pieces = [apply(piece) for piece in padded.split(size)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[: len(x)]
