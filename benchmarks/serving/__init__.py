@@ -1,0 +1,1 @@
+"""Measurements of the endpoint over HTTP: a load generator, and one script per question."""
