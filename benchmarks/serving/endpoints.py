@@ -38,8 +38,6 @@ def add_left_out(artifact: Path, settings: Settings | None = None) -> str:
     Requests are parsed, gathered into batches and handed to a thread as ever; the recommender answers each with the
     same ready ranking, which is rendered as ever.
     """
-    from ray import serve as ray_serve
-
     from serve.endpoint import Endpoint
 
     served: Any = Endpoint  # the decorator is not typed
@@ -49,10 +47,23 @@ def add_left_out(artifact: Path, settings: Settings | None = None) -> str:
             leave_out_the_model()
             await super().__init__(*arguments)
 
-    variant = served.options(func_or_class=LeftOut, num_replicas=1)
-    application = variant.bind(str(artifact), (settings or Settings()).model_dump())
-    ray_serve.run(application, name=LEFT_OUT, route_prefix=f"/{LEFT_OUT}")
-    return f"/{LEFT_OUT}"
+    return _add(served.options(func_or_class=LeftOut, num_replicas=1), artifact, LEFT_OUT, settings)
+
+
+def add_application(artifact: Path, name: str) -> str:
+    """Start, beside a running endpoint, another of the same kind; returns the prefix of its routes."""
+    from serve.endpoint import Endpoint
+
+    served: Any = Endpoint
+    return _add(served.options(num_replicas=1), artifact, name, None)
+
+
+def _add(deployment: Any, artifact: Path, name: str, settings: Settings | None) -> str:
+    from ray import serve as ray_serve
+
+    application = deployment.bind(str(artifact), (settings or Settings()).model_dump())
+    ray_serve.run(application, name=name, route_prefix=f"/{name}")
+    return f"/{name}"
 
 
 def leave_out_the_model() -> None:
