@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,7 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@lru_cache(maxsize=64)  # asked twice per request
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine alone; a name other than ``localhost`` counts as another machine."""
     if host == "localhost":

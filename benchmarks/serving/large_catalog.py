@@ -66,7 +66,9 @@ def write_artifact(folder: Path, side: Any) -> Path:
 def measure(folder: Path, options: Any) -> dict[str, list[dict[str, Any]]]:
     """Interleaved rounds of one client on every side, after one that is not counted."""
     artifacts = {side.name: write_artifact(folder / side.name, side) for side in contenders(options, "answer")}
-    asked = bodies([str(number) for number in range(1, options.items + 1)], count=50, longest=options.length, k=options.k)
+    asked = bodies(
+        [str(number) for number in range(1, options.items + 1)], count=50, longest=options.length, k=options.k
+    )
     (first, artifact), *others = artifacts.items()
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in artifacts}
     with started(artifact) as address:

@@ -57,7 +57,9 @@ class MemoryWatch(AbstractContextManager["MemoryWatch"]):
         self._thread.join()
 
     def _watch(self) -> None:
-        watched = [process for process in _below() if _title(process).startswith(REPLICA) or "haproxy" in _title(process)]
+        watched = [
+            process for process in _below() if _title(process).startswith(REPLICA) or "haproxy" in _title(process)
+        ]
         while True:
             total = 0
             for process in watched:

@@ -106,14 +106,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def show(found: dict[str, list[dict[str, Any]]], compared: dict[str, dict[str, float]], times: dict[str, float]) -> None:
+def show(
+    found: dict[str, list[dict[str, Any]]], compared: dict[str, dict[str, float]], times: dict[str, float]
+) -> None:
     """Print both tables."""
     screen, table = console(), Table(title="requests per second, closed loop")
     for column in ("side", "requests/s", "p50 ms", "p99 ms", "CPU us: replica", "proxy", "ray"):
         table.add_column(column, justify="left" if column == "side" else "right")
     for name, each in found.items():
         row = [spread_text(spread([one[key] for one in each])) for key in ("rate", "p50_ms", "p99_ms")]
-        row += [number(statistics.median(one["cpu_us"].get(part, 0) for one in each)) for part in ("replica", "proxy", "ray")]
+        row += [
+            number(statistics.median(one["cpu_us"].get(part, 0) for one in each))
+            for part in ("replica", "proxy", "ray")
+        ]
         table.add_row(name, *row)
     screen.print(table)
     for name, values in compared.items():

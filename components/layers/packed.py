@@ -21,7 +21,7 @@ from components.layers.transformer import SelfAttention, TransformerBlock, Trans
 
 TOKENS: Final = 32  # rows of a product over items
 ROWS: Final = 8  # rows of a product over histories
-LANES: Final = 32  # numbers that an activation takes at once; what is left over at the end is computed differently
+EVEN: Final = 8  # widths are multiples of it: of other narrow ones, kernels compute some rows of a product differently
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,19 @@ class Packing:
         return flat.view(-1, self.width, rows.shape[1])
 
 
+def can_pack(encoder: TransformerEncoder) -> bool:
+    """Whether the encoder's widths are such that `packed_states` keeps its promise."""
+    blocks = (cast(TransformerBlock, block) for block in encoder.blocks)
+    return all(
+        layer.in_features % EVEN == layer.out_features % EVEN == 0 for layer in (block.expand for block in blocks)
+    )
+
+
 def packed_states(encoder: TransformerEncoder, vectors: Tensor, lengths: Tensor) -> Tensor:
     """The encoder's states at the last position of every history; it must be in evaluation mode.
 
     Args:
-        encoder: causal.
+        encoder: causal, and as `can_pack` wants it.
         vectors: (M, D) item vectors, history after history.
         lengths: (B,) items of every history, at least one each and no more than the encoder has positions.
 
@@ -106,8 +114,6 @@ def _finished(block: TransformerBlock, x: Tensor, mixed: Tensor, size: int) -> T
     if block.norm == "post":
         x = block.attention_norm(x)
     inner = block.network_norm(x) if block.norm == "pre" else x
-    if block.expand.out_features * size % LANES:
-        size = TOKENS
     out = x + _in_pieces(inner, size, lambda rows: block.contract(block.activation(block.expand(rows))))
     result: Tensor = out if block.norm == "pre" else block.network_norm(out)
     return result

@@ -14,7 +14,7 @@ from components.compression.heads import FlatHead, TreeHead
 from components.compression.sharing import Sharing, shared_kernels
 from components.data.batching import Batch
 from components.layers.embedding import FullEmbedding
-from components.layers.packed import packed_states
+from components.layers.packed import can_pack, packed_states
 from components.layers.transformer import TransformerEncoder, share_layers
 from components.model import Catalog, ItemTensor, OutputHead, Ranker
 from components.students.heads import DotProductHead, HeadConfig, make_head
@@ -85,11 +85,14 @@ class SequentialStudent(Ranker):
 
         Compressed item vectors are products themselves, which change with the number of items: those rows stay alone.
         """
-        if not isinstance(self.network, TransformerEncoder) or not isinstance(self.item_embedding, FullEmbedding):
+        network = self.network
+        if not (isinstance(network, TransformerEncoder) and can_pack(network)):
+            return super().independent_states(batch)
+        if not isinstance(self.item_embedding, FullEmbedding):
             return super().independent_states(batch)
         columns = torch.arange(batch.items.shape[1], device=batch.items.device)
         items = batch.items[columns < batch.lengths[:, None]]  # (M,)
-        return packed_states(self.network, self.item_embedding(items), batch.lengths)
+        return packed_states(network, self.item_embedding(items), batch.lengths)
 
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, with which states are compared too."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 
 from components.errors import DataError
 from components.recommender import Query, Recommendation
@@ -14,7 +13,7 @@ from serve.backend import Backend
 from serve.errors import ApiError
 from serve.models import Models, Served
 from serve.release.trial import CandidateFailedError
-from serve.routes.common import ERRORS
+from serve.routes.common import ERRORS, JsonAnswer
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serve.telemetry import Telemetry
 
@@ -24,7 +23,7 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
     routes = APIRouter(tags=["recommend"], responses=ERRORS)
 
     @routes.post("/v1/recommend", response_model=RecommendResponse)
-    async def recommend(request: RecommendRequest) -> JSONResponse:
+    async def recommend(request: RecommendRequest) -> JsonAnswer:
         """The best items after a history, or for a user whose history the artifact carries."""
         models = backend.models
         model = chosen(request, models)
@@ -33,10 +32,10 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
         except CandidateFailedError:
             model = models.pick_incumbent()
             answer = await backend.answer(model, to_query(request, model))
-        return JSONResponse(shown(answer, model, telemetry))
+        return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
-    async def recommend_batch(request: BatchRequest) -> JSONResponse:
+    async def recommend_batch(request: BatchRequest) -> JsonAnswer:
         """Several questions in one call; each answer is the one that the question alone would get."""
         models = backend.models
         places: dict[str, list[int]] = {}
@@ -53,7 +52,7 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
                 answers = await backend.answer_all(model, queries_of(part, model))
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
-        return JSONResponse({"results": results})
+        return JsonAnswer({"results": results})
 
     return routes
 

@@ -167,6 +167,31 @@ def test_rows_end_in_padding_where_too_few_are_left(block_items: int) -> None:
     assert scores[0].tolist() == [2.0, 1.0, -np.inf, -np.inf]
 
 
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_few_best_of_many_match_a_full_sort(k: int) -> None:
+    """Rows that a heap decides, and rows with equal scores or scores that are no numbers, which it leaves to others."""
+    rng = np.random.default_rng(0)
+    scores = rng.permutation(400).astype(np.float32)
+    for number, change in enumerate((None, (3, 399.0), (3, scores.max() - k), (7, np.nan), (9, np.inf))):
+        values = scores.copy()
+        if change:
+            values[change[0]] = change[1]
+        model = Fixed(values.tolist())
+        items, found = Scorer(model).top_k([np.array([5], np.int32)], k)
+        values[4] = -np.inf  # seen
+        values[np.isnan(values)] = -np.inf
+        expected = np.lexsort((np.arange(400), -values))[:k]
+        assert (items[0] == expected + 1).all(), number
+        np.testing.assert_array_equal(found[0], values[expected])
+
+
+def test_rows_without_enough_items_end_in_padding_among_many() -> None:
+    model = Fixed([1.0, 2.0] + [-float("inf")] * 300)
+    items, scores = Scorer(model).top_k([np.array([1], np.int32)], 3)
+    assert items[0].tolist() == [2, 0, 0]
+    assert scores[0].tolist() == [2.0, -np.inf, -np.inf]
+
+
 def test_exclusion_covers_the_history_that_the_model_no_longer_sees() -> None:
     model = Fixed([9.0, 8.0, 7.0], max_length=1)
     assert Scorer(model).top_k([np.array([1, 2], np.int32)], 3)[0].tolist() == [[3, 0, 0]]
