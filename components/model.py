@@ -96,7 +96,7 @@ class Ranker(nn.Module, ABC):
     def independent_states(self, batch: Batch) -> Tensor:
         """(B, D) states after every row of an inference batch; no row changes another, to the last bit.
 
-        One row at a time, since padding and the number of rows change the last bits. Models that can do better override.
+        One row at a time, since padding and the number of rows change the last bits. Models that can do better do.
         """
         found = [self.states(batch.alone(row)) for row in range(len(batch))]
         return found[0] if len(found) == 1 else torch.cat(found)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from benchmarks.peers.contest import machine
 from benchmarks.peers.table import console, number, write

@@ -24,7 +24,7 @@ from benchmarks.large_catalog import SIDES, contenders
 from benchmarks.peers.contest import machine
 from benchmarks.peers.large_catalog import make_popular, zipf_sequences
 from benchmarks.peers.table import console, spread_text, write
-from benchmarks.serving.endpoints import MODEL, ROUTE, add_application, bodies, started
+from benchmarks.serving.endpoints import ROUTE, add_application, bodies, started
 from benchmarks.serving.load import Load
 from benchmarks.serving.throughput import spread
 from components.artifacts.format import seal, write_json

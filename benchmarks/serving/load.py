@@ -26,7 +26,7 @@ class LoadResult:
     Attributes:
         seconds: from the first request to the last answer.
         statuses: answers by HTTP status; `ERROR` counts requests without one. With retries, the last answer counts.
-        p50_ms: of answers with status 200; an open loop counts from when a request was due, so that waiting is not lost.
+        p50_ms: of answers with status 200; an open loop counts from when a request was due, so that waiting counts.
         p95_ms: the same.
         p99_ms: the same.
         max_ms: the same.

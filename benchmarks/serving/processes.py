@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from typing import Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 REPLICA: Final = "ray::ServeReplica:"
 MEGABYTE: Final = 2**20
@@ -96,7 +96,8 @@ def growth(samples: list[float]) -> float:
 
 
 def _below() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return found
 
 
 def _title(process: psutil.Process) -> str:

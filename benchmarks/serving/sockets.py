@@ -120,7 +120,7 @@ class _Run:
                 return connection
         parts = urlsplit(self.load.url)
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, parts.hostname, parts.port or 80)
+        _, connection = await loop.create_connection(Connection, parts.hostname or "", parts.port or 80)
         return connection
 
 
