@@ -13,20 +13,17 @@ from numpy.typing import NDArray
 
 from components.artifacts.format import REMEDY, verify
 from components.artifacts.models import ModelConfig, load_model, read_model_config
-from components.errors import ArtifactError, DataError
+from components.errors import ArtifactError
 from components.inference import Scorer
 from components.schema import (
     CONFIG_FILE,
     COUNT,
     ITEM_ID,
-    ITEMS,
     ITEMS_FILE,
     METRICS_FILE,
     MODEL_FILE,
     PAD,
     TEXT,
-    USER,
-    USER_ID,
 )
 
 IntArray = NDArray[np.int64]
@@ -95,7 +92,6 @@ class Recommender:
         self.config: ModelConfig = read_model_config(self.folder)
         self._scorer = Scorer(load_model(self.folder), device=device, reproducible=True)
         self._read_items()
-        self._users = self._read_users() if HISTORIES_FILE in listed else None
 
     def _read_items(self) -> None:
         table = _read_table(self.folder / ITEMS_FILE, [ITEM_ID, COUNT])
@@ -109,10 +105,6 @@ class Recommender:
         self._numbers = {item_id: number for number, item_id in enumerate(self.item_ids, start=1)}
         self._counts = table[COUNT].cast(pl.Float32).to_numpy()
 
-    def _read_users(self) -> dict[str, tuple[int, list[int]]]:
-        table = _read_table(self.folder / HISTORIES_FILE, [USER_ID, USER, ITEMS])
-        return {row[0]: (row[1], row[2]) for row in table.select(USER_ID, USER, ITEMS).iter_rows()}
-
     @property
     def name(self) -> str:
         """Name and version of the model, such as ``"prm-kd@1f0c5a7be2d4"``; the version is the hash of its tensors."""
@@ -125,23 +117,9 @@ class Recommender:
         """Trainable parameters of the model by part."""
         return self._scorer.model.parameter_parts()
 
-    @property
-    def has_users(self) -> bool:
-        """Whether the artifact carries the histories of users."""
-        return self._users is not None
-
-    def user_query(self, user_id: str, k: int, exclude_seen: bool) -> Query:
-        """The query of a user whose history the artifact carries.
-
-        Raises:
-            DataError: it carries no histories, or not this user's.
-        """
-        if self._users is None:
-            raise DataError("this artifact carries no user histories; send `history`, or export with `histories: true`")
-        if user_id not in self._users:
-            raise DataError(f"user_id {user_id!r} has no stored history; send `history` instead")
-        user, items = self._users[user_id]
-        return Query([self.item_ids[item - 1] for item in items], k, exclude_seen, user)
+    def unknown_items(self, item_ids: Sequence[str]) -> list[str]:
+        """Those of `item_ids` that the catalogue does not hold, in their order."""
+        return [item_id for item_id in item_ids if item_id not in self._numbers]
 
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True
@@ -174,7 +152,7 @@ class Recommender:
         return np.array([number for number in numbers if number is not None], dtype=np.int32)
 
     def _shown(self, query: Query, answer: tuple[IntArray, NDArray[np.float32]] | None) -> Recommendation:
-        unknown = [item_id for item_id in query.history if item_id not in self._numbers]
+        unknown = self.unknown_items(query.history)
         if answer is None:  # items are numbered by frequency, so the most frequent ones are the first ones
             count = min(query.k, self.num_items)
             return Recommendation(self._items(range(1, count + 1), self._counts[:count]), unknown, "popularity")

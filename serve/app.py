@@ -7,18 +7,23 @@ from fastapi import FastAPI
 from serve import errors
 from serve.backend import Backend
 from serve.guard import Guard
-from serve.routes import information, pages, probes, recommend
+from serve.histories.base import BaseHistories
+from serve.histories.histories import Histories
+from serve.routes import events, information, pages, probes, recommend
 from serve.settings import Settings
 from serve.telemetry import Telemetry
 
 
-def create_app(backend: Backend, settings: Settings, replica: str = "local") -> FastAPI:
+def create_app(
+    backend: Backend, settings: Settings, replica: str = "local", histories: Histories | None = None
+) -> FastAPI:
     """Build the application.
 
     Args:
         backend: what answers queries.
         settings: limits and access.
         replica: name of this replica in the metrics.
+        histories: of users, closed by whoever opened them; those that the artifact carries by default.
     """
     app = FastAPI(
         title="distilrec",
@@ -28,11 +33,15 @@ def create_app(backend: Backend, settings: Settings, replica: str = "local") -> 
         redoc_url=None,
     )
     incumbent = backend.models.incumbent
+    if histories is None:
+        folder = incumbent.recommender.folder if incumbent else None
+        histories = Histories(BaseHistories.of_artifact(folder) if folder else BaseHistories.empty())
     telemetry = Telemetry(replica, incumbent.name if incumbent else "")
     errors.install(app)
     routers = (
-        recommend.router(backend, telemetry),
-        information.router(backend),
+        recommend.router(backend, telemetry, histories),
+        events.router(backend, histories),
+        information.router(backend, histories),
         probes.router(backend, telemetry),
         pages.router(),
     )

@@ -15,6 +15,7 @@ from ray.serve.config import BackpressureConfig
 from components.recommender import Query, Recommendation
 from serve.app import create_app
 from serve.backend import as_served
+from serve.histories.source import NO_EVENTS, HistorySource
 from serve.loading import load
 from serve.models import Models, Served
 from serve.release.follower import Follower
@@ -46,18 +47,26 @@ class Endpoint:
     Args:
         artifact: folder of the artifact, readable on every node that runs a replica.
         settings: limits and access.
-        line: folder of a line of releases to follow; `artifact` is not read then.
+        line: folder of a line of releases to follow; `artifact` is not read for a model then.
+        histories: where those of users are.
     """
 
-    def __init__(self, artifact: str, settings: dict[str, Any], line: str | None = None) -> None:
+    def __init__(
+        self, artifact: str, settings: dict[str, Any], line: str | None = None, histories: HistorySource = NO_EVENTS
+    ) -> None:
+        self.histories = histories.open(Path(artifact))
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
         self._fixed = Models() if line else Models(as_served(load(artifact)))
         self.follower = Follower(Line(Path(line)), _replica_name(), load).start() if line else None
         self.settings = Settings.model_validate(settings)
 
+    def __del__(self) -> None:
+        if hasattr(self, "histories"):  # the constructor may have failed
+            self.histories.close()
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica; Ray Serve calls it after the constructor."""
-        return create_app(self, self.settings, _replica_name())
+        return create_app(self, self.settings, _replica_name(), self.histories)
 
     @property
     def models(self) -> Models:
@@ -121,7 +130,13 @@ def _replica_name() -> str:
     return str(ray_serve.get_replica_context().replica_id.unique_id)
 
 
-def build(artifact: str, settings: Settings, replicas: int, line: str | None = None) -> Any:
+def build(
+    artifact: str,
+    settings: Settings,
+    replicas: int,
+    line: str | None = None,
+    histories: HistorySource = NO_EVENTS,
+) -> Any:
     """The Ray Serve application for an artifact, or for a line of releases."""
     deployment: Any = Endpoint  # the decorator is not typed
-    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line)
+    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line, histories)

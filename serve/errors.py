@@ -16,6 +16,7 @@ CODES: Final = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     413: "too_large",
     422: "invalid",
     429: "overloaded",
@@ -32,24 +33,34 @@ class ApiError(HTTPException):
         message: one sentence for people.
         field: the part of the request that is wrong.
         headers: more headers, such as ``Retry-After``.
+        code: the body's code, where the status does not say enough.
     """
 
     def __init__(
-        self, status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(status, message, dict(headers or {}))
-        self.message, self.field = message, field
+        self.message, self.field, self.code = message, field, code
 
     def response(self) -> JSONResponse:
         """The answer itself."""
-        return error_response(self.status_code, self.message, self.field, self.headers)
+        return error_response(self.status_code, self.message, self.field, self.headers, self.code)
 
 
 def error_response(
-    status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    code: str | None = None,
 ) -> JSONResponse:
     """An answer with the body ``{code, message, field}``."""
-    body = {"code": CODES.get(status, "error"), "message": message, "field": field}
+    body = {"code": code or CODES.get(status, "error"), "message": message, "field": field}
     return JSONResponse(body, status_code=status, headers=dict(headers or {}))
 
 

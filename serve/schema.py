@@ -25,7 +25,7 @@ class RecommendRequest(BaseModel):
         default=None, max_length=MAX_HISTORY, description="item ids, oldest first; may be empty"
     )
     user_id: Identifier | None = Field(
-        default=None, description="a user whose history the artifact carries (exported with `histories: true`)"
+        default=None, description="a user of the run, or of events; an unknown one gets the popular items"
     )
     k: StrictInt = Field(default=10, ge=1, le=MAX_K, description="how many items to return")
     exclude_seen: StrictBool = Field(default=True, description="leave out the items of the history")

@@ -23,6 +23,14 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     replicas: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
     proxy: Annotated[str, typer.Option(help="auto, haproxy or plain.")] = "auto",
+    histories: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DISTILREC_HISTORIES",
+            show_envvar=True,
+            help="Where events are kept: a folder, or redis://HOST:PORT/NUMBER. RUN/serving by default.",
+        ),
+    ] = None,
 ) -> None:
     """Start the endpoint on the exported model of a run."""
 
@@ -32,7 +40,7 @@ def serve(
 
         if proxy not in get_args(Proxy):
             raise UnknownNameError("proxy", proxy, get_args(Proxy))
-        serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy))
+        serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy), histories=histories)
 
     act(start)
 

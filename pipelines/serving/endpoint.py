@@ -22,7 +22,9 @@ from rich.console import Console
 from components.errors import StageError, UserError
 from components.recommender import Recommender
 from pipelines.served import find_artifact
+from pipelines.serving.histories import check_histories, find_histories
 from serve import haproxy
+from serve.histories.source import NO_EVENTS, HistorySource
 from serve.release.controller import driven
 from serve.release.line import Line, line_of
 from serve.settings import KEY_VARIABLE, Settings, access
@@ -40,6 +42,7 @@ def serve(
     replicas: int = 1,
     *,
     proxy: Proxy = "auto",
+    histories: str | None = None,
     block: bool = True,
 ) -> None:
     """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
@@ -51,10 +54,11 @@ def serve(
         replicas: processes that answer.
         proxy: ``"haproxy"`` is many times cheaper per request, ``"plain"`` is Ray Serve's own; ``"auto"`` takes HAProxy
             where it works.
+        histories: where events are kept, see `pipelines.serving.histories.find_histories`.
         block: False returns as soon as the endpoint answers, and stops it; for checks.
 
     Raises:
-        UserError: no artifact there, the port is taken, or the host would be open to everybody.
+        UserError: no artifact there, the port is taken, the host would be open to everybody, or events have no place.
         ArtifactError: the artifact is corrupt.
         StageError: the endpoint does not start.
     """
@@ -62,14 +66,15 @@ def serve(
     check_port(host, port)
     artifact = find_artifact(run)
     known = Recommender(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
+    source = find_histories(run, artifact, histories)
     out = Console(stderr=True, highlight=False)
+    for said in check_histories(source, artifact):
+        out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
     stdout, line = sys.stdout, line_of(run)
     with (
-        redirect_stdout(sys.stderr),
-        endpoint(  # Ray prints notices
-            artifact, settings, host, port, replicas, proxy, line
-        ),
+        redirect_stdout(sys.stderr),  # Ray prints notices
+        endpoint(artifact, settings, host, port, replicas, proxy, line, source),
     ):
         stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
         stdout.flush()
@@ -101,6 +106,7 @@ def endpoint(
     replicas: int = 1,
     proxy: Proxy = "auto",
     line: Line | None = None,
+    histories: HistorySource = NO_EVENTS,
 ) -> Iterator[None]:
     """Hold a running endpoint; it answers when the block is entered and is gone when it is left.
 
@@ -112,6 +118,7 @@ def endpoint(
         replicas: processes that answer.
         proxy: see `serve`.
         line: a line of releases; replicas follow it, instead of `artifact`, and its releases are driven here.
+        histories: where those of users are.
 
     Raises:
         StageError: it does not start; the reason is chained.
@@ -123,7 +130,7 @@ def endpoint(
 
         with (
             ray_session(_cluster(replicas)),
-            _application(artifact, settings, host, port, replicas, line),
+            _application(artifact, settings, host, port, replicas, line, histories),
             driven(line) if line else nullcontext(),
         ):
             yield
@@ -151,7 +158,13 @@ def _cluster(replicas: int) -> ClusterConfig:
 
 @contextmanager
 def _application(
-    artifact: Path, settings: Settings, host: str, port: int, replicas: int, line: Line | None
+    artifact: Path,
+    settings: Settings,
+    host: str,
+    port: int,
+    replicas: int,
+    line: Line | None,
+    histories: HistorySource,
 ) -> Iterator[None]:
     from ray import serve as ray_serve
     from ray.exceptions import RayError
@@ -172,7 +185,7 @@ def _application(
             ) from error
         try:
             ray_serve.run(
-                build(str(artifact), settings, replicas, str(line.folder) if line else None),
+                build(str(artifact), settings, replicas, str(line.folder) if line else None, histories),
                 name=APP_NAME,
                 route_prefix="/",
             )

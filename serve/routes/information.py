@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse
 from components.artifacts.format import read_json
 from components.schema import METRICS_FILE
 from serve.backend import Backend
+from serve.histories.histories import Histories
 from serve.routes.common import ERRORS
 from serve.schema import ItemsResponse, ModelResponse
 
 
-def router(backend: Backend) -> APIRouter:
+def router(backend: Backend, histories: Histories) -> APIRouter:
     """The two routes."""
     routes = APIRouter(tags=["information"], responses=ERRORS)
 
@@ -35,7 +36,7 @@ def router(backend: Backend) -> APIRouter:
                 "num_items": recommender.num_items,
                 "parameters": recommender.parameters,
                 "metrics": read_json(recommender.folder / METRICS_FILE),
-                "user_histories": recommender.has_users,
+                "user_histories": histories.knows_users,
                 "manifest": recommender.manifest,
             }
         )

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
 
-from components.errors import DataError
 from components.recommender import Query, Recommendation
 from serve.backend import Backend
 from serve.errors import ApiError
+from serve.histories.base import History, fingerprint_of
+from serve.histories.histories import Histories
+from serve.histories.store import StoreDownError
 from serve.models import Models, Served
 from serve.release.trial import CandidateFailedError
-from serve.routes.common import ERRORS, JsonAnswer
+from serve.routes.common import ERRORS, JsonAnswer, store_down
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serve.telemetry import Telemetry
 
 
-def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
+def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIRouter:
     """The two routes."""
     routes = APIRouter(tags=["recommend"], responses=ERRORS)
 
     @routes.post("/v1/recommend", response_model=RecommendResponse)
     async def recommend(request: RecommendRequest) -> JsonAnswer:
-        """The best items after a history, or for a user whose history the artifact carries."""
+        """The best items after a history, or for a user whose history is known here."""
         models = backend.models
         model = chosen(request, models)
+        users = await users_of([request], histories)
         try:
-            answer = await backend.answer(model, to_query(request, model))
+            answer = await backend.answer(model, to_query(request, model, users))
         except CandidateFailedError:
             model = models.pick_incumbent()
-            answer = await backend.answer(model, to_query(request, model))
+            answer = await backend.answer(model, to_query(request, model, users))
         return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
@@ -41,15 +45,16 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
         places: dict[str, list[int]] = {}
         for place, one in enumerate(request.requests):
             places.setdefault(chosen(one, models, f"requests.{place}.").version, []).append(place)
+        users = await users_of(request.requests, histories)
         results: list[dict[str, Any]] = [{} for _ in request.requests]
-        for version, chosen_places in places.items():
-            part = {place: request.requests[place] for place in chosen_places}
+        for version, part in places.items():
+            asked = [request.requests[place] for place in part]
             model = models.named(version)
             try:
-                answers = await backend.answer_all(model, queries_of(part, model))
+                answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
             except CandidateFailedError:
                 model = models.pick_incumbent()
-                answers = await backend.answer_all(model, queries_of(part, model))
+                answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -73,27 +78,43 @@ def chosen(request: RecommendRequest, models: Models, field: str = "") -> Served
         raise ApiError(422, error.message, f"{field}model") from error
 
 
-def to_query(request: RecommendRequest, model: Served, field: str = "") -> Query:
-    """The recommender's query for a request; `field` leads to the request in error answers.
+@dataclass(frozen=True)
+class Users:
+    """The users that some requests name.
+
+    Attributes:
+        histories: by user id; unknown users are absent.
+        fingerprint: of the data that user numbers belong to.
+    """
+
+    histories: Mapping[str, History]
+    fingerprint: str
+
+
+async def users_of(requests: Sequence[RecommendRequest], histories: Histories) -> Users:
+    """Read what is known of the users that `requests` name.
 
     Raises:
-        ApiError: 422, the artifact does not carry this user's history.
+        ApiError: 503, the store is down.
     """
+    user_ids = list(dict.fromkeys(request.user_id for request in requests if request.user_id is not None))
+    try:
+        found = await histories.read(user_ids) if user_ids else []
+    except StoreDownError as error:
+        message = "the event store is down, so users' histories are unknown; send `history`, or try again in a moment"
+        raise store_down(error, message) from error
+    known = {user_id: history for user_id, history in zip(user_ids, found, strict=True) if history is not None}
+    return Users(known, histories.base.fingerprint)
+
+
+def to_query(request: RecommendRequest, model: Served, users: Users) -> Query:
+    """The recommender's query for a request. A user's number is for models of the same data: elsewhere it is somebody
+    else's."""
     if request.history is not None:
         return Query(request.history, request.k, request.exclude_seen)
-    try:
-        return model.recommender.user_query(request.user_id or "", request.k, request.exclude_seen)
-    except DataError as error:
-        raise ApiError(422, str(error), f"{field}user_id") from error
-
-
-def queries_of(requests: Mapping[int, RecommendRequest], model: Served) -> list[Query]:
-    """The queries for some requests of a batch, by their places in it.
-
-    Raises:
-        ApiError: see `to_query`.
-    """
-    return [to_query(request, model, f"requests.{place}.") for place, request in requests.items()]
+    history = users.histories.get(request.user_id or "", History([]))
+    user = history.user if fingerprint_of(model.recommender.manifest) == users.fingerprint else 0
+    return Query(history.items, request.k, request.exclude_seen, user)
 
 
 def shown(answer: Recommendation, model: Served, telemetry: Telemetry) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What users took: the run's own interactions, and events that arrive while it serves."""
