@@ -51,10 +51,11 @@ def check_histories(source: HistorySource, artifact: Path) -> list[str]:
         UserError: events have no place: a folder that cannot be written, a server that does not answer.
         ArtifactError: something there is damaged, or of another format version.
     """
-    said = [f"histories of {len(source.base(artifact)):,} users; events are kept in {source.place}"]
+    users = f"histories of {len(source.base(artifact)):,} users"
     store = source.open_events()
     if store is None:
-        return said
+        return [f"{users}; events are refused, --histories FOLDER keeps them"]
+    said = [f"{users}; events are kept in {source.place}"]
     try:
         store.check()
         warning = store.persistence() if isinstance(store, RedisEvents) else None

@@ -28,8 +28,9 @@ class HistorySource:
 
     @property
     def place(self) -> str:
-        """Where events are kept, as it may be shown."""
-        return "nowhere" if self.events is None else masked(self.events) if is_redis(self.events) else self.events
+        """Where events are kept, as it may be shown; empty where they are not."""
+        events = self.events or ""
+        return masked(events) if is_redis(events) else events
 
     def base(self, artifact: Path) -> BaseHistories:
         """Read the base histories.

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from components.artifacts.format import read_json, seal, write_json
-from components.errors import ArtifactError, DataError
+from components.errors import ArtifactError
 from components.inference import Scorer
 from components.recommender import Query, Recommender
 from tests.tiny_artifact import item_id, make_model, write_artifact
@@ -68,17 +68,8 @@ def test_each_answer_is_the_one_that_the_query_alone_gets(recommender: Recommend
     assert len({len(answer.items) for answer in together}) > 10
 
 
-def test_stored_histories_answer_a_user(recommender: Recommender) -> None:
-    assert recommender.user_query("böb", 4, False) == Query(["id-9"], 4, False, 2)
-    with pytest.raises(DataError, match=r"'carl' has no stored history; send `history`"):
-        recommender.user_query("carl", 4, True)
-
-
-def test_an_artifact_without_histories_says_how_to_get_them(tmp_path: Path) -> None:
-    plain = Recommender(write_artifact(tmp_path / "artifact"))
-    assert not plain.has_users
-    with pytest.raises(DataError, match=r"carries no user histories.*histories: true"):
-        plain.user_query("ann", 4, True)
+def test_unknown_items_are_told_apart(recommender: Recommender) -> None:
+    assert recommender.unknown_items(["nope", "id-1", "no", "nope"]) == ["nope", "no", "nope"]
 
 
 def test_the_name_carries_the_version(recommender: Recommender) -> None:

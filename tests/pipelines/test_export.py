@@ -13,6 +13,7 @@ from components.errors import ArtifactError, StageError, UnknownNameError
 from components.recommender import Recommender
 from pipelines.export import METRIC, Candidate, ExportConfig, choose, find_candidates, run
 from pipelines.stages import EXTRA_MANIFEST_FILE
+from serve.histories.base import BaseHistories, History
 from tests.tiny_artifact import item_id, write_artifact
 
 
@@ -121,7 +122,7 @@ def test_the_export_serves_the_winner(inputs: dict[str, Path], tmp_path: Path) -
     histories = [[item_id(3), item_id(8)]]
     assert recommender.recommend(histories) == winner.recommend(histories)
     assert recommender.name.startswith("prm-kd@")
-    assert not recommender.has_users
+    assert len(BaseHistories.of_artifact(recommender.folder)) == 0
 
 
 def test_the_export_says_where_it_comes_from(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -140,8 +141,10 @@ def test_pictures_and_histories_stay_behind_unless_asked(inputs: dict[str, Path]
     folder = exported(inputs, tmp_path / "export")
     assert pl.read_parquet(folder / "items.parquet").columns == ["item", "item_id", "text", "count"]
     assert not (folder / "histories.parquet").exists()
-    with_users = Recommender(exported(inputs, tmp_path / "with-users", histories=True))
-    assert with_users.user_query("ann", 1, True).history == [item_id(4), item_id(2)]
+    carried = BaseHistories.of_artifact(exported(inputs, tmp_path / "with-users", histories=True))
+    own = BaseHistories.of_prepared(inputs["prepare"])
+    assert carried.find("ann", 9) == own.find("ann", 9) == History([item_id(4), item_id(2)], 1)
+    assert carried.fingerprint == own.fingerprint
 
 
 def test_the_same_inputs_give_the_same_manifest(inputs: dict[str, Path], tmp_path: Path) -> None:

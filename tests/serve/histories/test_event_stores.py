@@ -33,8 +33,10 @@ def open_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         store._client.flushdb()
         return store
 
-    yield fresh
-    server.kill()
+    try:
+        yield fresh
+    finally:
+        server.kill()
 
 
 @pytest.fixture
