@@ -11,6 +11,8 @@ import pytest
 from serve.histories.sqlite_events import SqliteEvents
 from serve.histories.store import Event
 
+pytestmark = pytest.mark.chaos
+
 ROOT = Path(__file__).parents[2]
 THREADS = 6
 APPEND = f"""
