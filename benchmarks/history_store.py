@@ -3,9 +3,9 @@
     python -m benchmarks.history_store --users 1000000 --seconds 5 [--redis redis://127.0.0.1:6379/9] [--folder DISK]
 
 The base is random: 20 items per user on average, of 500,000. Reads and appends go through the same asynchronous face
-that the routes use, first one at a time, then 64 at a time. A plain loop of ``write`` and ``fsync`` of 4 KiB in the same
-folder stands beside, as what the disk gives one append after another. The database of ``--redis`` should be an empty
-one; what is written there stays.
+that the routes use, first one at a time, then 64 at a time. A plain loop of ``write`` and ``fsync`` of 4 KiB in the
+same folder stands beside, as what the disk gives one append after another. The database of ``--redis`` should be an
+empty one; what is written there stays.
 """
 
 from __future__ import annotations

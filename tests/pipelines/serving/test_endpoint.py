@@ -16,6 +16,7 @@ import pytest
 from components.errors import ArtifactError, ConfigError, UserError
 from components.recommender import Recommender
 from pipelines.serving.endpoint import _reason, check_port, greeting, serve
+from tests.serve.histories.test_base import write_prepared
 from tests.serving_process import Served, free_port
 from tests.tiny_artifact import item_id, write_artifact
 
@@ -114,3 +115,19 @@ def test_served_rankings_are_the_offline_ones_under_load(run: Path, proxy: str) 
         assert wide == []
     assert served.process.returncode == 0
     check_port("127.0.0.1", served.port)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_every_replica_knows_an_event_and_the_next_endpoint_too(run: Path) -> None:
+    write_prepared(run / "prepare", [("ann", 1, [3, 4])])
+    expected = [item.item_id for item in Recommender(run / "export").recommend([["id-3", "id-4", "id-9"]])[0].items]
+    events = [{"user_id": "ann", "item_id": "id-9", "event_id": "1"}]
+    for stored in (1, 0):
+        with Served(run, replicas=2) as served:
+            answer = httpx.post(f"{served.url}/v1/events", json={"events": events})
+            assert answer.json() == {"stored": stored, "duplicates": 1 - stored, "unknown_items": []}
+            answers = asyncio.run(load(served.url, [{"user_id": "ann"}] * 40))
+            assert {answer.status_code for answer in answers} == {200}
+            assert all([item["item_id"] for item in answer.json()["items"]] == expected for answer in answers)
+        assert served.process.returncode == 0
