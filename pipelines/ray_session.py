@@ -180,7 +180,9 @@ def start_ray(start: Callable[[], object], undo: Callable[[], object]) -> None:
         try:
             start()
             return
-        except RuntimeError as error:
+        except Exception as error:
+            if type(error) is not Exception and not isinstance(error, RuntimeError):  # Ray's time-outs are of no class
+                raise
             undo()
             if not left:
                 reason = str(error).splitlines()[0]
