@@ -43,7 +43,7 @@ def add_left_out(artifact: Path, settings: Settings | None = None) -> str:
     served: Any = Endpoint  # the decorator is not typed
 
     class LeftOut(served.func_or_class):  # type: ignore[misc]
-        async def __init__(self, *arguments: Any) -> None:
+        async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # as Ray Serve has it
             leave_out_the_model()
             await super().__init__(*arguments)
 

@@ -63,8 +63,9 @@ def is_whole() -> bool:
     from ray import serve as ray_serve
 
     application = ray_serve.status().applications[MODEL]
-    states = [deployment.replica_states for deployment in application.deployments.values()]
-    running = all(each.get("RUNNING", 0) == REPLICAS and len(each) == 1 for each in states)
+    deployments = application.deployments.values()
+    states = [{state.value: count for state, count in each.replica_states.items()} for each in deployments]
+    running = all(each == {"RUNNING": REPLICAS} for each in states)
     return running and len(replicas(f"{MODEL}:")) == REPLICAS
 
 
