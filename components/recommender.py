@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from components.artifacts.format import REMEDY, verify
+from components.artifacts.format import REMEDY, read_json, verify
 from components.artifacts.models import ModelConfig, load_model, read_model_config
 from components.errors import ArtifactError
 from components.inference import Scorer
@@ -76,6 +76,7 @@ class Recommender:
     Attributes:
         manifest: the artifact's manifest.
         config: what the model is.
+        metrics: how it measured.
         num_items: items of the catalogue.
 
     Raises:
@@ -90,6 +91,7 @@ class Recommender:
             if name not in listed:
                 raise ArtifactError(f"{self.folder / name}: missing; an artifact that serves has it; {REMEDY}")
         self.config: ModelConfig = read_model_config(self.folder)
+        self.metrics = read_json(self.folder / METRICS_FILE)  # kept: the folder may vanish while the model serves
         self._scorer = Scorer(load_model(self.folder), device=device, reproducible=True)
         self._read_items()
 

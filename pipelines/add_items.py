@@ -26,6 +26,7 @@ from components.artifacts.registry import Registry
 from components.data.prepared import PreparedSet
 from components.data.readers import InputConfig
 from components.errors import ArtifactError, DataError, UserError
+from components.golden import write_golden
 from components.model import Catalog, Ranker, ReadsContent
 from components.recommender import TITLE, Recommender
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT, UNKNOWN
@@ -237,7 +238,9 @@ def _release(run: Path, base: Path, rows: Mapping[str, Tensor], items: pl.DataFr
             shutil.copyfile(base / name, folder / name)
         grow_model(base, folder, rows)
         items.write_parquet(folder / ITEMS_FILE)
-        check_scores(load_model(base), load_model(folder))
+        grown = load_model(folder)
+        check_scores(load_model(base), grown)
+        write_golden(grown, folder)  # new items may stand in the old answers
         kept = {name: value for name, value in manifest.items() if name not in OWN}
         before = manifest.get("added", {})
         seal(

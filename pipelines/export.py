@@ -17,6 +17,7 @@ from components.artifacts.format import read_json, write_json
 from components.artifacts.models import load_model, read_model_config
 from components.data.prepared import PreparedSet
 from components.errors import StageError, StorageError, UnknownNameError
+from components.golden import write_golden
 from components.recommender import HISTORIES_FILE, TITLE
 from components.schema import (
     CONFIG_FILE,
@@ -152,6 +153,7 @@ def run(context: StageContext) -> None:
         for name in (CONFIG_FILE, MODEL_FILE):
             shutil.copyfile(source / name, context.folder / name)
         write_items(prepared, context.folder)
+        write_golden(model, context.folder)
         if config.histories:
             write_histories(prepared, context.folder)
         context.progress.advance()

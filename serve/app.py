@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi import FastAPI
 
 from serve import errors
+from serve.admission import Admission
 from serve.backend import Backend
 from serve.guard import Guard
 from serve.histories.base import BaseHistories
 from serve.histories.histories import Histories
+from serve.keys import Keys
 from serve.routes import events, information, pages, probes, recommend
 from serve.settings import Settings
+from serve.snapshots import Snapshots
 from serve.telemetry import Telemetry
 
 
@@ -24,6 +29,9 @@ def create_app(
         settings: limits and access.
         replica: name of this replica in the metrics.
         histories: of users, closed by whoever opened them; those that the artifact carries by default.
+
+    Raises:
+        ConfigError: the keys file cannot be used.
     """
     app = FastAPI(
         title="distilrec",
@@ -36,7 +44,10 @@ def create_app(
     if histories is None:
         folder = incumbent.recommender.folder if incumbent else None
         histories = Histories(BaseHistories.of_artifact(folder) if folder else BaseHistories.empty())
-    telemetry = Telemetry(replica, incumbent.name if incumbent else "")
+    admission = Admission(settings)
+    shared = Snapshots(Path(settings.metrics_folder), replica) if settings.metrics_folder else None
+    telemetry = Telemetry(replica, lambda: backend.models, admission, shared)
+    app.state.telemetry = telemetry
     errors.install(app)
     routers = (
         recommend.router(backend, telemetry, histories),
@@ -48,5 +59,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     paths = frozenset(str(getattr(route, "path", "")) for router in routers for route in router.routes)
-    app.add_middleware(Guard, settings=settings, telemetry=telemetry, paths=paths)
+    app.add_middleware(
+        Guard, settings=settings, keys=Keys(settings), telemetry=telemetry, admission=admission, paths=paths
+    )
     return app

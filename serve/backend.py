@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
 from components.recommender import Query, Recommendation, Recommender
 from serve.models import Models, Served
+from serve.record import current
+from serve.workers import Workers
 
 
 class Backend(Protocol):
@@ -36,6 +37,7 @@ class LocalBackend:
 
     def __init__(self, recommender: Recommender | None) -> None:
         self.models = Models(as_served(recommender) if recommender else None)
+        self.workers = Workers()
 
     async def answer(self, model: Served, query: Query) -> Recommendation:
         """Answer one query."""
@@ -43,7 +45,8 @@ class LocalBackend:
 
     async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer several queries."""
-        return await asyncio.to_thread(model.recommender.answer, queries)
+        current().batch_size += len(queries)
+        return await self.workers.run(model.recommender.answer, queries)
 
 
 def as_served(recommender: Recommender, version: str = "") -> Served:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +15,17 @@ from ray.serve.config import BackpressureConfig
 from components.recommender import Query, Recommendation
 from serve.app import create_app
 from serve.backend import as_served
+from serve.health import PERIOD_S, TIMEOUT_S, rank_once
 from serve.histories.source import NO_EVENTS, HistorySource
 from serve.loading import load
+from serve.logs import open_log
 from serve.models import Models, Served
+from serve.record import Record, current
 from serve.release.follower import Follower
 from serve.release.line import Line
 from serve.release.trial import Trial, guarded, nothing_in_any
 from serve.settings import Settings
+from serve.workers import Workers
 
 APP_NAME: Final = "distilrec"
 MAX_BATCH_SIZE: Final = 32
@@ -33,8 +37,8 @@ BATCH_WAIT_S: Final = 0.001  # while one batch is answered the next one gathers,
     max_ongoing_requests=1024,  # above Settings.max_in_flight: the application sheds first, with its own error body
     max_queued_requests=1024,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-    health_check_period_s=10,
-    health_check_timeout_s=30,
+    health_check_period_s=PERIOD_S,
+    health_check_timeout_s=TIMEOUT_S,
     graceful_shutdown_wait_loop_s=0.5,
     graceful_shutdown_timeout_s=10,
     max_constructor_retry_count=1,  # a corrupt artifact does not heal
@@ -56,9 +60,11 @@ class Endpoint:
     ) -> None:
         self.histories = histories.open(Path(artifact))
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
+        self.settings = Settings.model_validate(settings)
+        open_log(self.settings, _replica_name())
+        self.workers, self.trial_workers = Workers(), Workers()
         self._fixed = Models() if line else Models(as_served(load(artifact)))
         self.follower = Follower(Line(Path(line)), _replica_name(), load).start() if line else None
-        self.settings = Settings.model_validate(settings)
 
     def __del__(self) -> None:
         if hasattr(self, "histories"):  # the constructor may have failed
@@ -66,7 +72,9 @@ class Endpoint:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica; Ray Serve calls it after the constructor."""
-        return create_app(self, self.settings, _replica_name(), self.histories)
+        app = create_app(self, self.settings, _replica_name(), self.histories)
+        self._publish = app.state.telemetry.publish
+        return app
 
     @property
     def models(self) -> Models:
@@ -77,33 +85,39 @@ class Endpoint:
         """Answer one query together with those of other requests."""
         trial = self._record([query])
         batched = self._batched_candidate if trial and model is trial.candidate else self._batched
-        return await guarded(trial, model, lambda: batched((model, query)), lambda answer: not answer.items)
+        return await guarded(trial, model, lambda: batched((model, query, current())), lambda answer: not answer.items)
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _batched(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+    async def _batched(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
         return await self._together(asked)
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _batched_candidate(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+    async def _batched_candidate(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
         """Apart from the others, so that a slow candidate holds up nobody."""
         return await self._together(asked)
 
-    async def _together(self, asked: list[tuple[Served, Query]]) -> list[Recommendation]:
+    async def _together(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
         found: dict[int, Recommendation] = {}
-        for model in {id(model): model for model, _ in asked}.values():
-            places = [place for place, (other, _) in enumerate(asked) if other is model]
+        started = time.perf_counter()
+        for model in {id(model): model for model, _, _ in asked}.values():
+            places = [place for place, (other, _, _) in enumerate(asked) if other is model]
             answers = await self._ask(model, [asked[place][1] for place in places])
             found |= dict(zip(places, answers, strict=True))
+        for _, _, record in asked:
+            record.model_s, record.batch_size = time.perf_counter() - started, len(asked)
         return [found[place] for place in range(len(asked))]
 
     async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer the queries of one request."""
         trial = self._record(queries)
+        current().batch_size += len(queries)
         return await guarded(trial, model, lambda: self._ask(model, queries), nothing_in_any)
 
     async def _ask(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        """In a thread, so that probes are answered meanwhile."""
-        return await asyncio.to_thread(model.recommender.answer, queries)
+        """In a thread, so that probes are answered meanwhile; a candidate has its own, for it may be stuck."""
+        trial = self.follower.trial if self.follower else None
+        workers = self.trial_workers if trial and model is trial.candidate else self.workers
+        return await workers.run(model.recommender.answer, queries)
 
     def _record(self, queries: Sequence[Query]) -> Trial | None:
         """Keep the queries for trials; returns the one that runs."""
@@ -114,16 +128,13 @@ class Endpoint:
         return self.follower.trial
 
     async def check_health(self) -> None:
-        """Rank once: a replica whose model or thread pool is stuck is replaced.
+        """Rank once, and show the metrics to the other replicas.
 
         Raises:
-            RuntimeError: the model gives no answer.
+            RuntimeError: no answer in time; Ray Serve replaces a replica that fails three times in a row.
         """
-        model = self.models.pick("")
-        probe = Query(model.recommender.item_ids[:1], k=1, exclude_seen=False)
-        answers = await self._ask(model, [probe])
-        if not answers[0].items:
-            raise RuntimeError("the model ranks nothing for a known item")
+        await rank_once(self.models, self._ask)
+        self._publish()
 
 
 def _replica_name() -> str:

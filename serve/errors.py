@@ -16,12 +16,14 @@ CODES: Final = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "slow_request",
     409: "conflict",
     413: "too_large",
     422: "invalid",
     429: "overloaded",
     500: "internal",
     503: "loading",
+    504: "timeout",
 }
 
 

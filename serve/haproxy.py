@@ -1,22 +1,27 @@
 """HAProxy instead of Ray Serve's own proxy: many times less CPU per request, but too open as it comes, so it is fenced.
 
-Ray Serve binds HAProxy's statistics and metrics to all interfaces and has no setting for it. The binary that it starts
-is therefore a small script that rewrites these two lines of the configuration and then becomes HAProxy.
+Ray Serve binds HAProxy's statistics and metrics to all interfaces, and lets clients take for ever to send the head of a
+request; it has no setting for either. The binary that it starts is therefore a small script that changes these lines of
+the configuration and then becomes HAProxy.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import socket
 import subprocess
 from pathlib import Path
 from typing import Final
 
+HEAD_S: Final = 10  # for the head of a request
+IDLE_S: Final = 60  # without a byte from the client
 STARTED_WITH: Final = "RAY_SERVE_HAPROXY_BINARY_PATH"
 FENCE: Final = """#!/bin/sh
 previous=
 for argument in "$@"; do
-  [ "$previous" = "-f" ] && sed -i -E 's/bind [*]?:([0-9]+)/bind 127.0.0.1:\\1/' "$argument"
+  [ "$previous" = "-f" ] && sed -i -E -e 's/bind [*]?:([0-9]+)/bind 127.0.0.1:\\1/' \\
+    -e 's/^( *)option log-health-checks/&\\n\\1timeout http-request {head_s}s/' "$argument"
   previous=$argument
 done
 exec {haproxy} "$@"
@@ -35,12 +40,13 @@ def binary() -> Path | None:
     return path if done.returncode == 0 else None
 
 
-def environment(haproxy: Path, folder: Path) -> dict[str, str]:
+def environment(haproxy: Path, folder: Path, answer_s: float = 20.0) -> dict[str, str]:
     """What must be set before Ray starts.
 
     Args:
         haproxy: the binary.
         folder: private to this instance; its state files go here, their default place is shared by all users.
+        answer_s: what the application allows a request, body and answer; a replica that takes longer stands still.
     """
     ports = _free_ports(2)
     return {
@@ -56,13 +62,16 @@ def environment(haproxy: Path, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_S),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(answer_s) + 5),
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",  # a replica that stands still gets no requests after two seconds
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # one machine: no balancer elsewhere needs half a minute
     }
 
 
 def _fenced(haproxy: Path, folder: Path) -> Path:
     script = folder / "haproxy"
-    script.write_text(FENCE.format(haproxy=shlex.quote(str(haproxy))), encoding="utf-8")
+    script.write_text(FENCE.format(haproxy=shlex.quote(str(haproxy)), head_s=HEAD_S), encoding="utf-8")
     script.chmod(0o700)
     return script
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from components.errors import ArtifactError
+from components.golden import GOLDEN_FILE, check_golden
 from components.recommender import Query, Recommender
+from serve.logs import LOGGER
 
 
 def load(artifact: Path | str) -> Recommender:
-    """Read an artifact, check its hashes, and let it rank once.
+    """Read an artifact, check its hashes, let it rank once, and compare its answers with those where it was made.
 
     Raises:
-        ArtifactError: it is damaged, or ranks nothing for an item that it knows.
+        ArtifactError: it is damaged, ranks nothing for an item that it knows, or answers its golden requests otherwise.
     """
     recommender = Recommender(artifact)
     probe(recommender)
+    if not check_golden(recommender):
+        logging.getLogger(LOGGER).warning("%s has no %s: its answers were not checked", artifact, GOLDEN_FILE)
     return recommender
 
 

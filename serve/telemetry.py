@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from components.recommender import Recommendation
+from serve.admission import Admission
+from serve.models import Models
+from serve.record import Record
+from serve.snapshots import Snapshots
+
 BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+STAGE_BUCKETS: Final = (0.0001, 0.0005, *BUCKETS)
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Telemetry:
@@ -15,44 +24,87 @@ class Telemetry:
 
     Args:
         replica: what tells this replica's series from another's.
-        model: name of the model that serves.
+        models: who serves; asked when the metrics are read.
+        admission: counts the requests in flight.
+        snapshots: where the other replicas show theirs.
     """
 
     content_type: Final = CONTENT_TYPE_LATEST
 
-    def __init__(self, replica: str = "local", model: str = "") -> None:
+    def __init__(
+        self,
+        replica: str = "local",
+        models: Callable[[], Models] = Models,
+        admission: Admission | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        self._replica, self._models, self._admission, self._snapshots = replica, models, admission, snapshots
         self.registry = CollectorRegistry()
-        labels = ("replica", "path", "status")
-        self._requests = Counter("distilrec_requests", "Requests answered", labels, registry=self.registry)
-        self._seconds = Histogram(
-            "distilrec_request_seconds", "Time to answer", labels[:2], registry=self.registry, buckets=BUCKETS
+        self._children: dict[tuple[Any, ...], Any] = {}  # finding a labelled series costs more than counting in it
+        self._requests = self._make(Counter, "distilrec_requests", "Requests answered", "path", "status", "version")
+        self._seconds = self._make(
+            Histogram, "distilrec_request_seconds", "Time to answer", "path", "version", buckets=BUCKETS
         )
-        self._in_flight = Gauge("distilrec_in_flight", "Requests being answered", labels[:1], registry=self.registry)
-        self._unknown = Counter(
-            "distilrec_unknown_items", "Item ids that the catalogue lacks", labels[:1], registry=self.registry
+        self._stages = self._make(
+            Histogram, "distilrec_stage_seconds", "Time in each stage of a request", "stage", buckets=STAGE_BUCKETS
         )
-        info = Gauge("distilrec_model_info", "The model that serves", ("replica", "model"), registry=self.registry)
-        info.labels(replica, model).set(1)
-        self._replica = replica
-        self.in_flight = 0
+        self._sizes = self._make(Histogram, "distilrec_batch_size", "Queries answered together", buckets=SIZES)
+        self._unknown = self._make(Counter, "distilrec_unknown_items", "Item ids that the catalogue lacks")
+        self._fallback = self._make(Counter, "distilrec_fallback", "Answers by popularity", "version")
+        self._in_flight = self._make(Gauge, "distilrec_in_flight", "Requests being answered")
+        self._limit = self._make(Gauge, "distilrec_in_flight_limit", "Requests let in at once under lasting load")
+        self._info = self._make(Gauge, "distilrec_model_info", "The loaded models", "version", "model", "role")
+        self._share = self._make(Gauge, "distilrec_canary_share", "Share of traffic that the candidate answers")
+        for alone in (self._unknown, self._share):
+            alone.labels(replica)  # shown as 0 before anything happened
 
-    def begin(self) -> None:
-        """A request arrived."""
-        self.in_flight += 1
-        self._in_flight.labels(self._replica).set(self.in_flight)
+    def _make(self, kind: Callable[..., Any], name: str, about: str, *labels: str, **options: Any) -> Any:
+        return kind(name, about, ("replica", *labels), registry=self.registry, **options)
 
-    def end(self, path: str, status: int, seconds: float) -> None:
+    def _child(self, metric: Any, *labels: str) -> Any:
+        key = (id(metric), *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(self._replica, *labels)
+        return child
+
+    def end(self, path: str, status: int, record: Record, ended: float) -> None:
         """A request was answered."""
-        self.in_flight -= 1
-        self._in_flight.labels(self._replica).set(self.in_flight)
-        self._requests.labels(self._replica, path, str(status)).inc()
-        self._seconds.labels(self._replica, path).observe(seconds)
+        version = record.version
+        self._child(self._requests, path, str(status), version).inc()
+        self._child(self._seconds, path, version).observe(ended - record.started)
+        for stage, seconds in record.stages(ended).items():
+            self._child(self._stages, stage).observe(seconds)
+        if record.batch_size:
+            self._child(self._sizes).observe(record.batch_size)
+        if self._snapshots is not None and self._snapshots.due():
+            self.publish()
 
-    def unknown(self, count: int) -> None:
-        """A request named `count` items that the catalogue lacks."""
-        if count:
-            self._unknown.labels(self._replica).inc(count)
+    def answered(self, answer: Recommendation, version: str) -> None:
+        """A model answered one query."""
+        if answer.unknown_items:
+            self._child(self._unknown).inc(len(answer.unknown_items))
+        if answer.fallback:
+            self._child(self._fallback, version).inc()
+
+    def publish(self) -> None:
+        """Show this replica's metrics to the others."""
+        if self._snapshots is not None:
+            self._snapshots.write(self._own())
 
     def text(self) -> bytes:
-        """All series in the exposition format."""
+        """All series in the exposition format, those of the other replicas too where they are shown to this one."""
+        return self._own() if self._snapshots is None else self._snapshots.merged(self._own())
+
+    def _own(self) -> bytes:
+        models = self._models()
+        self._info.clear()
+        roles = [("incumbent", models.incumbent), ("candidate", models.candidate)]
+        for role, served in [*roles, *(("other", one) for one in models.others)]:
+            if served is not None:
+                self._info.labels(self._replica, served.version, served.name, role).set(1)
+        self._child(self._share).set(models.share)
+        if self._admission is not None:
+            self._child(self._in_flight).set(self._admission.in_flight)
+            self._child(self._limit).set(self._admission.limit)
         return generate_latest(self.registry)

@@ -11,6 +11,8 @@ from components.errors import UnknownNameError
 from pipelines.arguments import Json, RunArgument, act, finish
 
 app = typer.Typer()
+keys_app = typer.Typer(help="API keys of the endpoint.", no_args_is_help=True)
+app.add_typer(keys_app, name="key")
 LINE: Final = Path("releases/main")
 LineOption = Annotated[Path, typer.Option("--line", metavar="FOLDER", help="The line of releases.")]
 LineArgument = Annotated[Path, typer.Argument(metavar="[LINE]", help="The line of releases.")]
@@ -31,16 +33,32 @@ def serve(
             help="Where events are kept: a folder, or redis://HOST:PORT/NUMBER. RUN/serving by default.",
         ),
     ] = None,
+    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="API keys; see `distilrec key new`.")] = None,
+    access_log: Annotated[str, typer.Option(help="json (a line per request in RUN/logs) or off.")] = "json",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 10.0,
 ) -> None:
     """Start the endpoint on the exported model of a run."""
 
     def start() -> None:
         from pipelines.serving.endpoint import Proxy
         from pipelines.serving.endpoint import serve as serve_forever
+        from serve.settings import AccessLog
 
         if proxy not in get_args(Proxy):
             raise UnknownNameError("proxy", proxy, get_args(Proxy))
-        serve_forever(run_folder, host, port, replicas, proxy=cast(Proxy, proxy), histories=histories)
+        if access_log not in get_args(AccessLog):
+            raise UnknownNameError("access log", access_log, get_args(AccessLog))
+        serve_forever(
+            run_folder,
+            host,
+            port,
+            replicas,
+            proxy=cast(Proxy, proxy),
+            histories=histories,
+            keys=keys,
+            access_log=cast(AccessLog, access_log),
+            timeout_s=timeout,
+        )
 
     act(start)
 
@@ -119,3 +137,22 @@ def releases(line: LineArgument = LINE, as_json: Json = False) -> None:
         return document
 
     finish(show, as_json)
+
+
+@keys_app.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; logs show it.")],
+    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Append its line to this file.")] = None,
+) -> None:
+    """Print a fresh API key, once: only its hash is kept."""
+
+    def make() -> None:
+        from pipelines.output import messages, results
+        from serve.keys import new_key
+
+        key, line = new_key(name, keys)
+        results().print(key, highlight=False, markup=False, soft_wrap=True)
+        about = f"added to {keys}; running endpoints accept the key in two seconds:" if keys else "for the file:"
+        messages().print(f"{about}\n{line}", highlight=False, markup=False, soft_wrap=True)
+
+    act(make)

@@ -21,13 +21,16 @@ from rich.console import Console
 
 from components.errors import StageError, UserError
 from components.recommender import Recommender
+from components.schema import MANIFEST_FILE
 from pipelines.served import find_artifact
 from pipelines.serving.histories import check_histories, find_histories
-from serve import haproxy
+from serve import haproxy, request_ids
 from serve.histories.source import NO_EVENTS, HistorySource
+from serve.keys import Keys
+from serve.loading import load
 from serve.release.controller import driven
 from serve.release.line import Line, line_of
-from serve.settings import KEY_VARIABLE, Settings, access
+from serve.settings import KEY_VARIABLE, AccessLog, Settings, access
 
 if TYPE_CHECKING:
     from pipelines.config import ClusterConfig
@@ -43,29 +46,41 @@ def serve(
     *,
     proxy: Proxy = "auto",
     histories: str | None = None,
+    keys: Path | None = None,
+    access_log: AccessLog = "json",
+    timeout_s: float = 10.0,
     block: bool = True,
 ) -> None:
     """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
 
     Args:
         run: a run or an artifact, see `pipelines.served.find_artifact`.
-        host: where to listen; anything but loopback needs an API key in the environment (DISTILREC_API_KEY).
+        host: where to listen; anything but loopback needs `keys` or an API key in the environment (DISTILREC_API_KEY).
         port: where to listen.
         replicas: processes that answer.
         proxy: ``"haproxy"`` is many times cheaper per request, ``"plain"`` is Ray Serve's own; ``"auto"`` takes HAProxy
             where it works.
         histories: where events are kept, see `pipelines.serving.histories.find_histories`.
+        keys: a file of API keys, see `serve.keys.read_keys`; changes of it count without a restart.
+        access_log: ``"json"`` writes a line per request into the logs, see `log_folder`.
+        timeout_s: how long an answer may take.
         block: False returns as soon as the endpoint answers, and stops it; for checks.
 
     Raises:
         UserError: no artifact there, the port is taken, the host would be open to everybody, or events have no place.
-        ArtifactError: the artifact is corrupt.
+        ArtifactError: the artifact is corrupt, or answers otherwise than where it was made.
         StageError: the endpoint does not start.
     """
-    settings = access(host, os.environ.get(KEY_VARIABLE))
+    keys_file = str(keys.resolve()) if keys else None
+    settings = access(host, os.environ.get(KEY_VARIABLE), keys_file)
+    needs_key = Keys(settings).needed
     check_port(host, port)
     artifact = find_artifact(run)
-    known = Recommender(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
+    logs = log_folder(run)
+    settings = settings.model_copy(
+        update={"access_log": access_log, "timeout_s": timeout_s, "log_folder": str(logs) if logs else None}
+    )
+    known = load(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
     source = find_histories(run, artifact, histories)
     out = Console(stderr=True, highlight=False)
     for said in check_histories(source, artifact):
@@ -76,11 +91,24 @@ def serve(
         redirect_stdout(sys.stderr),  # Ray prints notices
         endpoint(artifact, settings, host, port, replicas, proxy, line, source),
     ):
-        stdout.write(greeting(known, host, port, needs_key=settings.key_hash is not None))
+        stdout.write(greeting(known, host, port, needs_key=needs_key))
         stdout.flush()
         if block:
             _wait_for_signal()
             out.print("stopping …")
+
+
+def log_folder(run: Path) -> Path | None:
+    """Where the replicas of `run` write their logs: ``RUN/logs``; None, which is standard error, where `run` is no run
+    folder or line but a sealed artifact, or cannot be written."""
+    folder = run.resolve() / "logs"
+    if (run / MANIFEST_FILE).exists():
+        return None
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def check_port(host: str, port: int) -> None:
@@ -125,7 +153,10 @@ def endpoint(
     """
     folder = Path(tempfile.mkdtemp(prefix="dserve"))  # private (0700): sockets and state of the proxy
     try:
-        os.environ.update(_proxy_environment(proxy, folder))
+        answer_s = settings.body_timeout_s + settings.timeout_s
+        os.environ.update(_proxy_environment(proxy, folder, answer_s))
+        if not os.environ.get("RAY_ADDRESS"):
+            settings = settings.model_copy(update={"metrics_folder": str(folder / "metrics")})
         from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
 
         with (
@@ -138,16 +169,19 @@ def endpoint(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _proxy_environment(proxy: Proxy, folder: Path) -> dict[str, str]:
-    """The environment for the wanted proxy; empty for Ray Serve's own, and where a running cluster is joined."""
-    if proxy == "plain" or os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
+def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str, str]:
+    """The environment for the wanted proxy; empty where a running cluster is joined, which has its own."""
+    if os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
         return {}
+    common = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{request_ids.__name__}.middlewares"}
+    if proxy == "plain":
+        return common
     binary = haproxy.binary()
     if binary is None:
         if proxy == "haproxy":
             raise UserError("HAProxy does not run on this machine; use --proxy plain, or install ray[serve] on Linux")
-        return {}
-    return haproxy.environment(binary, folder)
+        return common
+    return common | haproxy.environment(binary, folder, answer_s)
 
 
 def _cluster(replicas: int) -> ClusterConfig:
@@ -174,7 +208,8 @@ def _application(
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import made it talkative
     quiet = {"log_level": "WARNING", "enable_access_log": False}  # /metrics counts; a line per request costs
-    options = {"host": host, "port": port, "request_timeout_s": 30}
+    late = settings.body_timeout_s + settings.timeout_s + 10  # the application's own limits come first
+    options = {"host": host, "port": port, "request_timeout_s": late}
     try:
         try:
             ray_serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=quiet)

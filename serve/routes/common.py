@@ -15,7 +15,7 @@ from serve.schema import ErrorResponse
 logger = logging.getLogger("distilrec.serve")
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ErrorResponse} for status in (401, 413, 422, 429, 503)
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 408, 413, 422, 429, 500, 503, 504)
 }
 
 

@@ -8,8 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from components.artifacts.format import read_json
-from components.schema import METRICS_FILE
 from serve.backend import Backend
 from serve.histories.histories import Histories
 from serve.routes.common import ERRORS
@@ -35,7 +33,7 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
                 "family": recommender.config.family,
                 "num_items": recommender.num_items,
                 "parameters": recommender.parameters,
-                "metrics": read_json(recommender.folder / METRICS_FILE),
+                "metrics": recommender.metrics,
                 "user_histories": histories.knows_users,
                 "manifest": recommender.manifest,
             }

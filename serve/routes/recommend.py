@@ -15,6 +15,7 @@ from serve.histories.base import History, fingerprint_of
 from serve.histories.histories import Histories
 from serve.histories.store import StoreDownError
 from serve.models import Models, Served
+from serve.record import current
 from serve.release.trial import CandidateFailedError
 from serve.routes.common import ERRORS, JsonAnswer, store_down
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
@@ -32,10 +33,12 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
         model = chosen(request, models)
         users = await users_of([request], histories)
         try:
-            answer = await backend.answer(model, to_query(request, model, users))
+            with current().asking(model.version):
+                answer = await backend.answer(model, to_query(request, model, users))
         except CandidateFailedError:
             model = models.pick_incumbent()
-            answer = await backend.answer(model, to_query(request, model, users))
+            with current().asking(model.version):
+                answer = await backend.answer(model, to_query(request, model, users))
         return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
@@ -51,10 +54,12 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
             asked = [request.requests[place] for place in part]
             model = models.named(version)
             try:
-                answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
+                with current().asking(model.version):
+                    answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
             except CandidateFailedError:
                 model = models.pick_incumbent()
-                answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
+                with current().asking(model.version):
+                    answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -119,6 +124,6 @@ def to_query(request: RecommendRequest, model: Served, users: Users) -> Query:
 
 def shown(answer: Recommendation, model: Served, telemetry: Telemetry) -> dict[str, Any]:
     """The body of an answer."""
-    telemetry.unknown(len(answer.unknown_items))
+    telemetry.answered(answer, model.version)
     items = [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.items]
     return {"items": items, "model": model.name, "unknown_items": answer.unknown_items, "fallback": answer.fallback}

@@ -238,11 +238,14 @@ def test_requests_are_counted(recommender: Recommender) -> None:
     client.get("/made-up-2")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    text = answer.text
-    assert 'distilrec_requests_total{path="/v1/recommend",replica="local",status="200"} 1.0' in text
-    assert 'distilrec_requests_total{path="/v1/recommend",replica="local",status="422"} 1.0' in text
-    assert 'distilrec_requests_total{path="other",replica="local",status="404"} 2.0' in text
-    assert 'distilrec_request_seconds_count{path="/v1/recommend",replica="local"} 2.0' in text
+    text, version = answer.text, recommender.name.rpartition("@")[2]
+    assert 'distilrec_requests_total{path="/v1/recommend",replica="local",status="200",version="' + version in text
+    assert 'distilrec_requests_total{path="/v1/recommend",replica="local",status="422",version=""} 1.0' in text
+    assert 'distilrec_requests_total{path="other",replica="local",status="404",version=""} 2.0' in text
+    assert f'distilrec_request_seconds_count{{path="/v1/recommend",replica="local",version="{version}"}} 1.0' in text
+    for stage in ("receive", "parse", "queue", "model", "render"):
+        assert f'distilrec_stage_seconds_count{{replica="local",stage="{stage}"}} 1.0' in text
+    assert 'distilrec_batch_size_count{replica="local"} 1.0' in text
     assert 'distilrec_unknown_items_total{replica="local"} 1.0' in text
     assert "made-up" not in text
 

@@ -22,6 +22,15 @@ def test_statistics_and_metrics_are_fenced_into_loopback(tmp_path: Path) -> None
     assert lines == ["bind 127.0.0.1:9101", "bind 127.0.0.1:8000", "bind 127.0.0.1:8404"]
 
 
+def test_clients_have_limited_time_for_the_head_of_a_request(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("defaults\n    mode http\n    option log-health-checks\n    timeout client 60s\n")
+    variables = environment(Path("/bin/echo"), tmp_path, answer_s=20.5)
+    subprocess.run([variables[STARTED_WITH], "-f", str(config)], capture_output=True, check=True)
+    assert "    option log-health-checks\n    timeout http-request 10s\n    timeout client" in config.read_text()
+    assert variables["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "26"  # later than the application's own limit
+
+
 def test_state_stays_in_the_private_folder(tmp_path: Path) -> None:
     variables = environment(Path("/bin/true"), tmp_path)
     paths = [value for value in variables.values() if value.startswith("/")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from components.errors import ConfigError
+from serve.keys import Keys
 from serve.settings import Settings, access, hash_key, is_loopback
 
 
@@ -36,15 +37,14 @@ def test_an_open_host_needs_a_key(host: str, key: str | None) -> None:
 def test_loopback_needs_no_key() -> None:
     settings = access("127.0.0.1", None)
     assert settings.loopback_only
-    assert settings.accepts("")
-    assert settings.accepts("anything")
+    assert not Keys(settings).needed
 
 
 def test_the_key_is_stored_as_a_hash() -> None:
     settings = access("0.0.0.0", "sesame")
     assert not settings.loopback_only
-    assert settings.accepts("sesame")
-    assert not settings.accepts("Sesame")
-    assert not settings.accepts("")
+    keys = Keys(settings)
+    assert keys.needed
+    assert [keys.identify(key) for key in ("sesame", "Sesame", "")] == ["environment", None, None]
     assert "sesame" not in repr(settings)
     assert settings == Settings(key_hash=hash_key("sesame"), loopback_only=False)
