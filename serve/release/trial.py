@@ -8,9 +8,11 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from components.recommender import Query, Recommendation
+from serve.histories.base import fingerprint_of
 from serve.models import Served
 from serve.release.figures import Figures
 from serve.release.policy import Policy
@@ -43,6 +45,7 @@ class Trial:
         self._recorder, self._figures = recorder, Figures()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._busy_since: float | None = None
+        self._same_users = same_data(incumbent, candidate)
         self._thread: threading.Thread | None = None
 
     def start(self) -> Trial:
@@ -123,6 +126,8 @@ class Trial:
     def _timed(self, model: Served, query: Query, *, counted: bool = True) -> Recommendation | None:
         """The model's answer; None where it fails, which is counted."""
         tally = self._figures.candidate if model is self.candidate else self._figures.incumbent
+        if model is self.candidate and not self._same_users:
+            query = replace(query, user=0)  # numbers of users belong to the data that a model was trained on
         started, error, answer = time.perf_counter(), "", None
         self._busy_since = time.monotonic() if model is self.candidate else None
         try:
@@ -147,6 +152,11 @@ def fault(answer: Recommendation | None, seconds: float, deadline: float) -> str
     if answer is not None and not answer.items:
         return "no item has a finite score"
     return ""
+
+
+def same_data(one: Served, other: Served) -> bool:
+    """Whether two models were trained on the same users."""
+    return fingerprint_of(one.recommender.manifest) == fingerprint_of(other.recommender.manifest)
 
 
 async def guarded(

@@ -131,3 +131,19 @@ def test_the_incumbents_own_failures_are_not_hidden() -> None:
         ask(trial, False, RuntimeError("broken"))
     with pytest.raises(RuntimeError, match="broken"):
         ask(None, False, RuntimeError("broken"))
+
+
+@pytest.mark.parametrize(("data", "users"), [("shop", {7}), ("another shop", {0})])
+def test_user_numbers_do_not_reach_models_of_other_data(data: str, users: set[int]) -> None:
+    asked: set[int] = set()
+
+    class Asked(Scripted):
+        def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
+            asked.update(query.user for query in queries)
+            return super().answer(queries)
+
+    candidate = Asked()
+    candidate.manifest = {"data_fingerprint": data}
+    trial = Trial(served(Scripted()), served(candidate, "v0002"), POLICY, Recorder())
+    trial.compare(Query(walk(1).history, k=5, user=7))
+    assert asked == users

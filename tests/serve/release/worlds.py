@@ -28,6 +28,7 @@ class Scripted(Recommender):
     def __init__(self, shift: int = 1, *, unknown: Sequence[str] = (), seconds: float = 0.0, fails: str = "") -> None:
         self.shift, self.seconds, self.fails, self._unknown = shift, seconds, fails, set(unknown)
         self.item_ids = [item_id(number) for number in range(1, ITEMS + 1)]
+        self.manifest = {"data_fingerprint": "shop"}
         self.wait: Callable[[float], None] = time.sleep
 
     @property
