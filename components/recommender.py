@@ -119,6 +119,10 @@ class Recommender:
         """Trainable parameters of the model by part."""
         return self._scorer.model.parameter_parts()
 
+    def number(self, item_id: str) -> int | None:
+        """The number of an item, by which the artifact's tables name it; None where the catalogue lacks it."""
+        return self._numbers.get(item_id)
+
     def unknown_items(self, item_ids: Sequence[str]) -> list[str]:
         """Those of `item_ids` that the catalogue does not hold, in their order."""
         return [item_id for item_id in item_ids if item_id not in self._numbers]

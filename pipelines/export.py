@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts.format import read_json, write_json
 from components.artifacts.models import load_model, read_model_config
+from components.artifacts.opinions import OPINIONS
 from components.data.prepared import PreparedSet
 from components.errors import StageError, StorageError, UnknownNameError
 from components.golden import write_golden
@@ -33,14 +34,16 @@ from components.schema import (
     USER,
     USER_ID,
 )
+from pipelines.export_pictures import write_pictures
 from pipelines.new_items import write_projections
 from pipelines.search.config import SEARCHED
 from pipelines.stages import EXTRA_MANIFEST_FILE, SEED_MARK
+from pipelines.teacher_opinions import ANNOTATE, write_teacher_items
 
 if TYPE_CHECKING:
     from pipelines.stages import StageContext
 
-AUTO: Final = "auto"
+AUTO: Final[Literal["auto"]] = "auto"
 METRIC: Final = "valid_ndcg@10"
 DISTILL: Final = "distill/"
 SHOWN: Final = (ITEM, ITEM_ID, TITLE, TEXT, COUNT)  # columns of the catalogue that an endpoint needs
@@ -57,6 +60,9 @@ class ExportConfig(BaseModel):
             whoever holds such an artifact can read who did what.
         new_items: where a teacher reads texts or pictures, learn how its item vectors become rows of the student, so
             that `distilrec add-items` can bring in items without training.
+        pictures: put thumbnails of the items into the artifact, for the endpoint's page; ``"auto"`` does where the run
+            reads pictures.
+        opinions: put the teachers' item vectors into the artifact, so that the page can tell which teacher liked what.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +71,8 @@ class ExportConfig(BaseModel):
     seed: int | None = Field(default=None, ge=0)
     histories: bool = False
     new_items: bool = True
+    pictures: bool | Literal["auto"] = AUTO
+    opinions: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ def run(context: StageContext) -> None:
             fields["new_items"] = write_projections(
                 model, fields["model"]["kind"], context.inputs, prepared, context.folder, context.progress
             )
+        fields |= _exhibits(context, config, prepared)
         context.progress.advance()
         write_json(context.folder / EXTRA_MANIFEST_FILE, fields)
     except OSError as error:
@@ -182,6 +191,17 @@ def write_histories(prepared: PreparedSet, folder: Path) -> None:
     """Every user's whole sequence, so that the endpoint can answer a user id."""
     tables = [pl.read_parquet(file, columns=[USER_ID, USER, ITEMS]) for file in prepared.sequence_files]
     pl.concat(tables).write_parquet(folder / HISTORIES_FILE)
+
+
+def _exhibits(context: StageContext, config: ExportConfig, prepared: PreparedSet) -> dict[str, Any]:
+    """Write what only people look at; for the manifest, what was written or why not."""
+    fields: dict[str, Any] = {}
+    if config.pictures:
+        context.progress.note("pictures")
+        fields["pictures"] = write_pictures(prepared.path, context.folder, required=config.pictures is True)
+    if config.opinions:
+        fields[OPINIONS] = write_teacher_items(context.inputs.get(ANNOTATE), context.folder)
+    return fields
 
 
 def _tested(context: StageContext, choice: Choice) -> dict[str, Any]:

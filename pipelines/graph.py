@@ -174,7 +174,9 @@ def _search_nodes(config: RunConfig) -> list[Node]:
 
 def _final_nodes(config: RunConfig, models: list[Node]) -> list[Node]:
     ranked = tuple(node.name for node in models if node.stage in ("teach", "distill"))
-    exported = ranked if config.export.new_items else tuple(name for name in ranked if name.startswith("distill/"))
+    stages = {"distill"} | ({"teach"} if config.export.new_items else set())
+    stages |= {"annotate"} if config.export.opinions else set()
+    exported = tuple(node.name for node in models if node.stage in stages)
     return [
         Node("evaluate", "", ("prepare", *ranked), {"evaluate": _json(config.evaluate)}, _seed(config)),
         Node("export", "", ("prepare", "evaluate", *exported), {"export": _json(config.export)}, _seed(config)),

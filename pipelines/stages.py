@@ -118,7 +118,7 @@ STAGES: Final[dict[str, Stage]] = _table(
         Stage("search", "pipelines.search.stage", 1, "many students, the best of which under a budget is kept"),
         Stage("distill", "pipelines.distill", 1, "students learn, with and without teachers"),
         Stage("evaluate", "pipelines.evaluate", 1, "full ranking, leaderboard, report"),
-        Stage("export", "pipelines.export", 2, "the winner becomes the artifact that serves", needs_ray=False),
+        Stage("export", "pipelines.export", 3, "the winner becomes the artifact that serves", needs_ray=False),
     ]
 )
 

@@ -13,7 +13,7 @@ from serve.guard import Guard
 from serve.histories.base import BaseHistories
 from serve.histories.histories import Histories
 from serve.keys import Keys
-from serve.routes import events, information, pages, probes, recommend
+from serve.routes import events, information, opinions, pages, pictures, probes, recommend
 from serve.settings import Settings
 from serve.snapshots import Snapshots
 from serve.telemetry import Telemetry
@@ -52,6 +52,8 @@ def create_app(
     routers = (
         recommend.router(backend, telemetry, histories),
         events.router(backend, histories),
+        pictures.router(backend),  # before the items' own routes: an item id may hold a slash
+        opinions.router(backend),
         information.router(backend, histories),
         probes.router(backend, telemetry),
         pages.router(),

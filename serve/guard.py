@@ -21,6 +21,7 @@ from serve.telemetry import Telemetry
 OPEN_PATHS: Final = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/openapi.json"}
 )  # no data behind them, no key asked
+ASSETS: Final = "/pages/"  # styles and scripts of the pages
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # answered under overload too
 GONE: Final = 499  # in logs and metrics: the client went away before its answer
 CLOSE: Final = {"Connection": "close"}  # what is left of the body would be read as the next request
@@ -64,6 +65,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 stamp(message, record.request_id)
+                spent = (
+                    f"total;dur={(time.perf_counter() - record.started) * 1000:.2f}"  # milliseconds; browsers show it
+                )
+                message["headers"] = [*message.get("headers", ()), (b"server-timing", spent.encode())]
             await send(message)
 
         method, path = scope["method"], scope["path"]
@@ -92,7 +97,7 @@ class Guard:
         peer = scope.get("client")
         if settings.loopback_only and not (peer and is_loopback(peer[0]) and is_loopback(_host(headers))):
             raise ApiError(403, "this endpoint answers its own machine only; start it with --host to open it")
-        if self.keys.needed and path not in OPEN_PATHS:
+        if self.keys.needed and path not in OPEN_PATHS and not path.startswith(ASSETS):
             record.key = self.keys.identify(given_key(headers))
             if record.key is None:
                 raise ApiError(401, expected(headers), headers={"WWW-Authenticate": "Bearer"})

@@ -115,6 +115,8 @@ class ModelResponse(BaseModel):
     parameters: dict[str, int]
     metrics: dict[str, Any]
     user_histories: bool
+    pictures: bool = Field(description="whether items have pictures at `/v1/items/ITEM_ID/picture`")
+    teachers: list[str] = Field(description="whose opinions `/v1/opinions` knows")
     manifest: dict[str, Any]
 
 

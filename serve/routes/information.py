@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
+from components.artifacts.opinions import OPINIONS
+from components.artifacts.pictures import PICTURES_FILE
 from serve.backend import Backend
 from serve.histories.histories import Histories
 from serve.routes.common import ERRORS
@@ -35,6 +37,8 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
                 "parameters": recommender.parameters,
                 "metrics": recommender.metrics,
                 "user_histories": histories.knows_users,
+                "pictures": PICTURES_FILE in recommender.manifest["files"],
+                "teachers": list(recommender.manifest.get(OPINIONS, {}).get("teachers", ())),
                 "manifest": recommender.manifest,
             }
         )

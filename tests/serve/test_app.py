@@ -289,4 +289,4 @@ def test_many_at_once_are_all_answered(client: TestClient) -> None:
 
 def test_the_pages_are_part_of_the_package() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert '"serve" = ["pages/*.html"]' in project
+    assert '"serve" = ["pages/*"]' in project
