@@ -16,7 +16,7 @@ MAX_BYTES: Final = 32 << 20  # in a replica it is twice that, and only once some
 
 
 def write_teacher_items(annotated: Path | None, folder: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Write the item vectors of every teacher of a run into an artifact; of the most frequent items where all are too many.
+    """Write every teacher's item vectors into an artifact; those of the most frequent items where all are too many.
 
     Args:
         annotated: the run's annotated set; None where it has no teachers.

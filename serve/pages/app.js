@@ -43,6 +43,7 @@ async function recommend() {
     const answers = await Promise.all(versions.map((version) => rank(version, signal)));
     answers.forEach(({ content }) => learn(content.items));
     solve();
+    clearTimeout(slow);
     show(answers, versions);
     if (state.teachers && model.teachers.length) await Promise.all(versions.map((version, at) => tell(version, columns[at], signal)));
   } catch (error) {
@@ -77,10 +78,10 @@ function arrange() {
   columns = compares ? [left, right] : [left];
   const place = byId("columns");
   place.className = compares ? "columns two" : "columns";
-  const asRows = compares || (state.teachers && model.teachers.length > 0) || !model.pictures;
+  const teaches = state.teachers && model.teachers.length > 0;
+  const asRows = compares || teaches || !model.pictures;
   place.classList.toggle("rows", asRows);
-  place.classList.toggle("with-pictures", model.pictures);
-  byId("teachers-note").hidden = !(state.teachers && state.history.length);
+  byId("teachers-note").hidden = !(teaches && state.history.length);
   if (place.children.length !== columns.length) place.replaceChildren(...columns.map((column) => column.element));
 }
 

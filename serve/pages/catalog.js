@@ -34,7 +34,7 @@ export async function lookUp(ids) {
 export function portrait(id) {
   if (!shown) return null;
   const frame = make("span", { class: "portrait", "aria-hidden": "true" });
-  const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
+  const image = make("img", { alt: "", loading: "lazy", decoding: "async", fetchpriority: "low" });
   const replace = () => frame.replaceChildren(drawing(id));
   image.addEventListener("error", replace);
   const path = `v1/items/${encodeURIComponent(id)}/picture`;

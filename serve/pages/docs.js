@@ -10,11 +10,12 @@ const fields = (schema, all) => {
 const resolve = (s, all) => s && s.$ref ? all[s.$ref.split("/").pop()] : s;
 const tryIt = (path, method, example) => {
   const box = el("div"), button = el("button", "Send"), out = el("pre"), area = el("textarea"); out.hidden = true;
-  area.value = example; area.rows = 4; area.setAttribute("aria-label", method === "post" ? "body" : "query"); box.append(area, button, out);
+  area.value = example; area.rows = 4; area.setAttribute("aria-label", method === "post" ? "body" : "address"); box.append(area, button, out);
   button.onclick = async () => {
     const headers = { "Content-Type": "application/json" }, key = document.getElementById("key").value; if (key) headers.Authorization = "Bearer " + key;
-    const answer = await fetch(path.slice(1) + (method === "post" ? "" : area.value), { method: method.toUpperCase(), headers, body: method === "post" ? area.value : undefined });
-    const text = await answer.text(); out.hidden = false;
+    const answer = await fetch(method === "post" ? path.slice(1) : area.value, { method: method.toUpperCase(), headers, body: method === "post" ? area.value : undefined });
+    const type = answer.headers.get("Content-Type") || "", readable = /json|text/.test(type), body = await answer.blob(); out.hidden = false;
+    const text = readable ? await body.text() : `${type}, ${body.size} bytes`;
     try { out.textContent = answer.status + "\n" + JSON.stringify(JSON.parse(text), null, 2); } catch { out.textContent = answer.status + "\n" + text; }
   };
   return box;
@@ -28,7 +29,7 @@ fetch("openapi.json").then(r => r.json()).then(api => {
     if (op.parameters) d.append(el("h4", "Query"), fields({ properties: Object.fromEntries(op.parameters.map(p => [p.name, { ...p.schema, description: p.description }])) }, all));
     d.append(el("h4", "Answers"));
     for (const [status, a] of Object.entries(op.responses)) { const schema = a.content?.["application/json"]?.schema; d.append(el("p", `${status} ${a.description} ${kind(schema)}`)); if (status === "200" && resolve(schema, all)?.properties) d.append(fields(resolve(schema, all), all)); }
-    const example = body ? JSON.stringify(body.examples?.[0] || { requests: [all.RecommendRequest.examples[0]] }) : op.parameters ? "?query=" : "";
+    const example = body ? JSON.stringify(body.examples?.[0] || { requests: [all.RecommendRequest.examples[0]] }) : path.slice(1) + (op.parameters?.some(p => p.in === "query") ? "?query=" : "");
     d.append(el("h4", "Try it"), tryIt(path, method, example)); place.append(d);
   }
 });

@@ -75,7 +75,7 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.post("/v1/opinions", response_model=OpinionsResponse)
     async def opinions(request: OpinionsRequest) -> JSONResponse:
-        """How close each item is to the history in the eyes of each teacher: from their item vectors, not their rankings."""
+        """How close each item is to the history for each teacher: by its item vectors, which are not its ranking."""
         models = backend.models
         model = models.pick("") if request.model is None else models.named(request.model)
         known = model.recommender

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -14,6 +15,7 @@ from components.recommender import Recommender
 from pipelines.export import METRIC, Candidate, ExportConfig, choose, find_candidates, run
 from pipelines.stages import EXTRA_MANIFEST_FILE
 from serve.histories.base import BaseHistories, History
+from tests.exhibits import picture
 from tests.tiny_artifact import item_id, write_artifact
 
 
@@ -83,7 +85,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     source = write_artifact(tmp_path / "source")
     (prepared / "sequences").mkdir(parents=True)
     items = pl.read_parquet(source / "items.parquet")
-    items.with_columns(pl.lit(b"picture").alias("image")).write_parquet(prepared / "items.parquet")
+    items.with_columns(pl.lit(picture(1)).alias("image")).write_parquet(prepared / "items.parquet")
     users = {"user_id": ["ann"], "user": [1], "items": [[4, 2]], "train_end": [1]}
     pl.DataFrame(users).write_parquet(prepared / "sequences" / "part-0.parquet")
     seal(prepared, {"stage": "prepare"})
@@ -137,7 +139,30 @@ def test_the_export_says_where_it_comes_from(inputs: dict[str, Path], tmp_path: 
     assert metrics["test"]["metrics"]["ndcg@10"] == 0.19
 
 
-def test_pictures_and_histories_stay_behind_unless_asked(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_pictures_go_along_as_thumbnails_unless_forbidden(inputs: dict[str, Path], tmp_path: Path) -> None:
+    folder = exported(inputs, tmp_path / "export")
+    manifest = read_json(folder / "manifest.json")
+    assert "pictures.parquet" in manifest["files"]
+    assert (manifest["pictures"]["pictures"], manifest["pictures"]["absent"]) == (60, {})
+    assert manifest["opinions"] == {"none": "the run has no teachers"}
+    without = exported(inputs, tmp_path / "without", pictures=False, opinions=False)
+    assert not {"pictures", "opinions"} & set(read_json(without / "manifest.json"))
+    assert not (without / "pictures.parquet").exists()
+
+
+def test_the_teachers_items_go_along(inputs: dict[str, Path], tmp_path: Path) -> None:
+    annotate = tmp_path / "annotate"
+    (annotate / "teachers" / "reader").mkdir(parents=True)
+    np.save(annotate / "teachers" / "reader" / "items.npy", np.eye(61, dtype=np.float16), allow_pickle=False)
+    write_json(annotate / "teachers.json", {"teachers": [{"name": "reader"}]})
+    seal(annotate, {"stage": "annotate"})
+    folder = exported({**inputs, "annotate": annotate}, tmp_path / "export")
+    manifest = read_json(folder / "manifest.json")
+    assert (manifest["opinions"]["teachers"], manifest["opinions"]["items"]) == ({"reader": 61}, 60)
+    assert "teacher_items.safetensors" in manifest["files"]
+
+
+def test_original_pictures_and_histories_stay_behind_unless_asked(inputs: dict[str, Path], tmp_path: Path) -> None:
     folder = exported(inputs, tmp_path / "export")
     assert pl.read_parquet(folder / "items.parquet").columns == ["item", "item_id", "text", "count"]
     assert not (folder / "histories.parquet").exists()

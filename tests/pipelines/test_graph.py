@@ -43,13 +43,15 @@ def test_the_full_graph(tmp_path: Path) -> None:
     graph = {node.name: node.inputs for node in build_graph(make_config(tmp_path, FULL))}
     last = {
         "evaluate": ("prepare", "teach/text", "teach/id", *STUDENTS),
-        "export": ("prepare", "evaluate", "teach/text", "teach/id", *STUDENTS),
+        "export": ("prepare", "evaluate", "teach/text", "teach/id", "annotate", *STUDENTS),
     }
     assert graph == {**FULL_GRAPH, **last}
 
 
 def test_an_export_without_new_items_reads_no_teacher(tmp_path: Path) -> None:
     nodes = build_graph(make_config(tmp_path, FULL, "export.new_items=false"))
+    assert nodes[-1].inputs == ("prepare", "evaluate", "annotate", *STUDENTS)
+    nodes = build_graph(make_config(tmp_path, FULL, "export.new_items=false", "export.opinions=false"))
     assert nodes[-1].inputs == ("prepare", "evaluate", *STUDENTS)
 
 

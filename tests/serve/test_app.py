@@ -269,6 +269,8 @@ def test_the_description_lists_every_path(client: TestClient) -> None:
         "/v1/events",
         "/v1/model",
         "/v1/items",
+        "/v1/items/{item_id}/picture",
+        "/v1/opinions",
         "/healthz",
         "/readyz",
         "/metrics",
