@@ -22,7 +22,7 @@ $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "distilrec needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[dev,onnx,redis]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[dev,onnx,redis,browser]'
 	@rm -f $(VENV)/.made-*
 	@touch $@
 
@@ -35,7 +35,7 @@ test: env ## the tests, without the slow ones
 readme: demo ## the README's commands, on what the demo left
 	$(BIN)/pytest -m demo tests/system/test_readme_runs.py
 
-test-all: env ## all tests, the slow ones and those that kill processes, too
+test-all: env ## all tests, the slow ones, those that kill processes and those in a browser, too
 	$(BIN)/pytest -m ''
 
 check: env ## lint, format, types, layers

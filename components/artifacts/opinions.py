@@ -1,8 +1,8 @@
 """What the teachers of an exported student think of an item after a history, from their item vectors alone.
 
-A teacher's states exist for the training positions only, so what it would rank after a free history is not known without
-its network. Its item vectors are: an item is as close to a history as to the item of it that is nearest, by the cosine of
-centered vectors, and its position is that among all items by this closeness.
+A teacher's states exist for the training positions only, so what it would rank after a free history is not known
+without its network. Its item vectors are: an item is as close to a history as to the item of it that is nearest, by the
+cosine of centered vectors, and its position is that among all items by this closeness.
 """
 
 from __future__ import annotations
