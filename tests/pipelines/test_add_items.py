@@ -36,7 +36,7 @@ from pipelines.new_item_table import NO_TEXT, REPEATED, ItemColumns
 from pipelines.scores_kept import check_scores, served_scores
 from pipelines.served import find_artifact
 from pipelines.stages import STAGES, StageContext
-from serve.app import LocalBackend
+from serve.backend import LocalBackend
 from tests.components.teachers.recformer.language_models import shared_bert
 from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config

@@ -16,7 +16,7 @@ from components.recommender import Recommender
 from components.students import STUDENTS
 from pipelines import distill, evaluate, export
 from pipelines.config import COUNTING
-from serve.app import LocalBackend
+from serve.backend import LocalBackend
 from tests.pipelines.run_configs import make_config
 from tests.pipelines.test_teach_and_distill import CONTENT, Run, run
 from tests.serve.test_app import make_client
