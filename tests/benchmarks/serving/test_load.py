@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ class Server:
         self.url = ""
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the client went away
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 length = next(int(line.split(":")[1]) for line in head.splitlines() if "content-length" in line.lower())
                 self.bodies.append(json.loads(await reader.readexactly(length)))
@@ -35,13 +35,10 @@ class Server:
                 if not status:
                     break
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status)
-        except asyncio.IncompleteReadError:
-            pass
-        finally:
-            writer.close()
+        writer.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(*statuses: int) -> Iterator[Server]:
     server, loop, ready = Server(list(statuses)), asyncio.new_event_loop(), threading.Event()
 
@@ -88,9 +85,8 @@ def test_an_open_loop_sends_what_was_asked_for() -> None:
 def test_a_failed_request_is_sent_once_more_and_one_that_is_shed_is_not() -> None:
     with serving(0, 500, 500, 429) as server:
         result = Load(server.url, b"{}", 1, 0.1, rate=40, retries=1).run()
-    assert result.statuses == {"200": 2, "429": 1, "500": 1} or result.retried == 2
-    assert sum(result.statuses.values()) == 4
-    assert result.statuses["429"] == 1
+    assert result.statuses == {"200": 2, "429": 1, "500": 1}
+    assert result.retried == 2
 
 
 def test_cut_connections_and_closed_ports_are_errors() -> None:
