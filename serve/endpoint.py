@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,7 @@ class Endpoint:
         self.settings = Settings.model_validate(settings)
         open_log(self.settings, _replica_name())
         self.workers, self.trial_workers = Workers(), Workers()
+        self._publish: Callable[[], None] | None = None  # until the application is built
         self._fixed = Models() if line else Models(as_served(load(artifact)))
         self.follower = Follower(Line(Path(line)), _replica_name(), load).start() if line else None
 
@@ -134,7 +135,8 @@ class Endpoint:
             RuntimeError: no answer in time; Ray Serve replaces a replica that fails three times in a row.
         """
         await rank_once(self.models, self._ask)
-        self._publish()
+        if self._publish:
+            self._publish()
 
 
 def _replica_name() -> str:
