@@ -17,13 +17,13 @@ from components.data.batching import Batch, evaluation_batches, history_batch
 from components.data.flat_sequences import EvaluationCases
 from components.errors import StageError
 from components.model import Ranker
+from components.running_top import merge_block, merge_row, take_clear
 from components.schema import PAD
 
 IntArray = NDArray[np.int64]
 TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
 TOKENS: Final = 4096  # items of histories that a CPU encodes at once in evaluation: activations stay in its cache too
 MIN_ROWS: Final = 64  # rows that share one reading of a large catalog's vectors
-SPARSE: Final = 64  # items per wanted item from which on torch's topk searches by a heap
 CACHED: Final = 2**18  # scores that are compared at once in evaluation: one MiB stays in the processor's cache
 
 
@@ -88,7 +88,7 @@ class Scorer:
         itself to the bit; then it meets the other blocks.
         """
         targets, end = cases.targets[chosen], self.model.num_items + 1
-        width = min(self.block_items, max(1, CACHED // len(chosen)))
+        width = self._items_at_once(len(chosen))
         values = torch.empty((len(chosen), 1), device=states.device)  # states may be of another type than scores
         below, not_above = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
         for own in (True, False):
@@ -120,6 +120,10 @@ class Scorer:
         bound = min(CACHED, self.batch_size * self.block_items)
         return max(MIN_ROWS, bound // self.model.num_items)
 
+    def _items_at_once(self, rows: int) -> int:
+        """Items whose scores for `rows` rows fit the cache."""
+        return min(self.block_items, max(1, CACHED // rows))
+
     @torch.inference_mode()
     def top_k(
         self,
@@ -148,13 +152,19 @@ class Scorer:
             seen = histories[part] if exclude_seen else None
             states = self._states(histories[part], None if users is None else users[part])
             best = self._best_of_tree if isinstance(self.model.head, TreeHead) else self._best
-            best(states, seen, items[part], scores[part])
+            for rows in _slices(len(states), len(states) if self.reproducible else self._rows_at_once()):
+                best(states[rows], None if seen is None else seen[rows], items[part][rows], scores[part][rows])
         return items, scores
 
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
-        """(B, D)."""
-        batch = self._batch(histories, users)
-        return self.model.independent_states(batch) if self.reproducible else self.model.states(batch)
+        """(B, D); in reproducible mode one history does not change another's to the last bit."""
+        if self.reproducible:
+            return self.model.independent_states(self._batch(histories, users))
+        found = [
+            self.model.states(self._batch(histories[part], None if users is None else users[part]))
+            for part in _slices(len(histories), self._histories_at_once())
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _batch(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Batch:
         batch = history_batch(list(histories), self.model.max_length, None if users is None else list(users))
@@ -169,16 +179,19 @@ class Scorer:
     ) -> None:
         """Fill `items` and `scores` (B, k) in place, block by block; earlier blocks hold the lower item numbers."""
         end = self.model.num_items + 1
-        for start in range(1, end, self.block_items):
-            block = self._block(states, start, min(start + self.block_items, end))
+        width = self.block_items if self.reproducible else self._items_at_once(len(states))
+        for start in range(1, end, width):
+            block = self._block(states, start, min(start + width, end))
             if seen is not None:
                 block = _mask(block, seen, start)
             block = block.float()
-            left = np.arange(len(items)) if start > 1 else _take_clear(block, items, scores)
-            if len(left):
+            left = np.arange(len(items)) if start > 1 else take_clear(block, items, scores)
+            if len(left) == len(items):
+                merge_block(block.cpu().numpy(), start, items, scores)
+            elif len(left):
                 found = block.cpu().numpy()
                 for row in left:
-                    _merge(found[row], start, items[row], scores[row])
+                    merge_row(found[row], start, items[row], scores[row])
 
     def _best_of_tree(
         self,
@@ -238,39 +251,6 @@ def _count(scores: Tensor, targets: Tensor, *, strict: bool) -> IntArray:
     compare = np.less if strict else np.less_equal  # three times faster than torch's comparison and sum on a CPU
     counted = compare(scores.float().numpy(), targets.float().numpy()).sum(axis=1, dtype=np.int32).astype(np.int64)
     return counted
-
-
-def _take_clear(block: Tensor, items: IntArray, scores: NDArray[np.float32]) -> IntArray:
-    """Fill the rows of `items` and `scores` (B, k) whose best of the catalog's first `block` (B, C) are beyond doubt.
-
-    Returns the numbers of the others: rows with equal scores among the best, which item numbers must order, or with
-    scores that are no numbers. A search by heap is several times faster than `_merge` where k is small beside C.
-    """
-    k = items.shape[1]
-    if (k + 1) * SPARSE > block.shape[1]:
-        return np.arange(len(items))
-    values, places = (found.cpu().numpy() for found in block.topk(k + 1, dim=1))
-    clear = (values[:, 1:] < values[:, :-1]).all(axis=1)
-    items[clear], scores[clear] = places[clear, :k] + 1, values[clear, :k]
-    return np.flatnonzero(~clear)
-
-
-def _merge(row: NDArray[np.float32], start: int, items: IntArray, scores: NDArray[np.float32]) -> None:
-    """Merge a block's scores into a running top list (k,) in place; ties keep the lower item number."""
-    k = len(items)
-    above = row > scores[-1]  # false for NaN and for masked items
-    candidates = np.flatnonzero(above)
-    if len(candidates) > k:
-        values = row[candidates]
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        certain = candidates[values > threshold]
-        candidates = np.concatenate([certain, candidates[values == threshold][: k - len(certain)]])
-    if len(candidates) == 0:
-        return
-    merged_items = np.concatenate([items, candidates + start])
-    merged_scores = np.concatenate([scores, row[candidates]])
-    order = np.argsort(-merged_scores, kind="stable")[:k]
-    items[:], scores[:] = merged_items[order], merged_scores[order]
 
 
 @contextmanager

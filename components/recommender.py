@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from components.schema import (
 IntArray = NDArray[np.int64]
 TITLE: Final = "title"
 HISTORIES_FILE: Final = "histories.parquet"  # optional: user_id, user, items; only where the export was asked for it
+POPULARITY: Final = "popularity"  # what stands in for a model where no item of a history is known
 TEXT_LENGTH: Final = 120  # characters of an item's text that stand in for a missing title
 
 
@@ -110,9 +111,7 @@ class Recommender:
     @property
     def name(self) -> str:
         """Name and version of the model, such as ``"prm-kd@1f0c5a7be2d4"``; the version is the hash of its tensors."""
-        model = self.manifest.get("model")
-        name = model.get("name") if isinstance(model, dict) else None
-        return f"{name or self.config.kind}@{self.manifest['files'][MODEL_FILE][:12]}"
+        return model_name(self.manifest, self.config.kind)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -161,7 +160,7 @@ class Recommender:
         unknown = self.unknown_items(query.history)
         if answer is None:  # items are numbered by frequency, so the most frequent ones are the first ones
             count = min(query.k, self.num_items)
-            return Recommendation(self._items(range(1, count + 1), self._counts[:count]), unknown, "popularity")
+            return Recommendation(self._items(range(1, count + 1), self._counts[:count]), unknown, POPULARITY)
         items, scores = answer[0][: query.k], answer[1][: query.k]
         left = int((items != PAD).sum())
         return Recommendation(self._items(items[:left], scores[:left]), unknown)
@@ -176,6 +175,13 @@ class Recommender:
         pairs = zip(self.item_ids, self.titles, strict=True)
         hits = ((i, t) for i, t in pairs if wanted in i.casefold() or (t is not None and wanted in t.casefold()))
         return [hit for hit, _ in zip(hits, range(limit), strict=False)]
+
+
+def model_name(manifest: Mapping[str, Any], kind: str) -> str:
+    """Name and version of an artifact's model; its kind where the manifest gives it no name."""
+    model = manifest.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    return f"{name or kind}@{manifest['files'][MODEL_FILE][:12]}"
 
 
 def _read_table(path: Path, needed: list[str]) -> pl.DataFrame:
