@@ -156,3 +156,37 @@ def new_key(
         messages().print(f"{about}\n{line}", highlight=False, markup=False, soft_wrap=True)
 
     act(make)
+
+
+@app.command()
+def batch(
+    run_folder: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to; RUN/recommendations by default.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 100,
+    users: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Histories of your own: a log, or Parquet with a list column `history`."),
+    ] = None,
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
+    reproducible: Annotated[
+        bool, typer.Option(help="The endpoint's scores to the last bit; several times slower.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that rank; one per core by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the best items for every user as Parquet; killed, the same command goes on where it was."""
+
+    def write() -> Any:
+        from pipelines.output import results
+        from pipelines.serving.batch import batch as write_batch
+        from pipelines.serving.batch_worker import Ranking
+
+        written = write_batch(run_folder, out, Ranking(k, exclude_seen, reproducible), users, workers)
+        if not as_json:
+            for line in written.lines():
+                results().print(line, highlight=False, markup=False, soft_wrap=True)
+        return written.as_json()
+
+    finish(write, as_json)
