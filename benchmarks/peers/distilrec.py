@@ -168,6 +168,39 @@ def evaluate(session: Session, model: Ranker, sequences: Sequences, options: dic
         session.tick(len(positions), mean_metrics(positions)["ndcg@10"])
 
 
+def recommend(session: Session, model: Ranker, sequences: Sequences, options: dict[str, Any]) -> None:
+    """What a worker of `distilrec batch` does: histories in, lists of item ids with scores out, seen items left out."""
+    from components.bulk import BulkRecommender, Histories
+
+    cases = sequences.cases("test")
+    histories = [cases.history(case) for case in range(len(cases))]
+    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
+    asked = Histories(np.concatenate(histories), offsets, np.zeros(len(histories), np.int64))
+    with tempfile.TemporaryDirectory() as folder:
+        write_artifact(Path(folder), model, options)
+        recommender = BulkRecommender(Path(folder), reproducible=options.get("reproducible", False))
+    session.begin(**facts(model))
+    while True:
+        found = recommender.recommend(asked, options["list"])
+        session.tick(len(found["items"]), found["scores"][0][0].as_py())
+
+
+def write_artifact(folder: Path, model: Ranker, options: dict[str, Any]) -> None:
+    """What stage `export` writes, with made-up item ids."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from components.artifacts.format import seal
+    from components.artifacts.models import save_model
+
+    count = model.num_items
+    catalog = Catalog(count, 0, np.zeros(count + 1, np.int64))
+    save_model(model, folder, kind="sasrec", family="student", arguments=sasrec(options), catalog=catalog)
+    items = {"item_id": [str(item) for item in range(1, count + 1)], "count": np.ones(count, np.int64)}
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    seal(folder, {})
+
+
 def facts(model: Ranker) -> dict[str, Any]:
     """What the contest prints beside the rates."""
     return {"parameters": model.parameter_parts()["total"], "torch": torch.__version__, "version": "this repository"}
@@ -185,7 +218,8 @@ def prepare(options: dict[str, Any]) -> tuple[Sequences, Ranker]:
 def main() -> None:
     session, options = Session.start()
     sequences, model = prepare(options)
-    {"train": train, "fit": fit, "evaluate": evaluate}[options["task"]](session, model, sequences, options)
+    tasks = {"train": train, "fit": fit, "evaluate": evaluate, "recommend": recommend}
+    tasks[options["task"]](session, model, sequences, options)
 
 
 if __name__ == "__main__":

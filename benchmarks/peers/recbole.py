@@ -138,6 +138,25 @@ def evaluate(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], 
         session.tick(users, result["ndcg@10"])
 
 
+def recommend(session: Session, model: Any, trainer: Any, data: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """`full_sort_topk` for all users of the test part, `evaluation_batch` at a time; it ranks seen items, too.
+
+    Its numbers are turned into item ids, as its documentation does.
+    """
+    from recbole.utils.case_study import full_sort_topk
+
+    dataset, size = data[2].dataset, options["evaluation_batch"]
+    users = dataset.inter_feat[dataset.uid_field].numpy()
+    session.begin(**facts_of(model))
+    while True:
+        value = 0.0
+        for begin in range(0, len(users), size):
+            found = full_sort_topk(users[begin : begin + size], model, data[2], options["list"], "cpu")
+            dataset.id2token(dataset.iid_field, found.indices)
+            value = float(found.values[0, 0])
+        session.tick(len(users), value)
+
+
 def facts_of(model: Any) -> dict[str, Any]:
     import recbole
 
@@ -165,7 +184,8 @@ def main() -> None:
     model = get_model(config["model"])(config, data[0].dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     sys.argv = arguments
-    {"train": train, "fit": fit, "evaluate": evaluate}[options["task"]](session, model, trainer, data, options)
+    tasks = {"train": train, "fit": fit, "evaluate": evaluate, "recommend": recommend}
+    tasks[options["task"]](session, model, trainer, data, options)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,18 @@ def train(session: Session, neutral: NeutralSet, options: dict[str, Any], facts:
     model.fit(Dataset.construct(frame(neutral, 2)))
 
 
+def recommend(session: Session, neutral: NeutralSet, options: dict[str, Any], facts: dict[str, Any]) -> None:
+    """`recommend` for every user, seen items left out."""
+    model = model_of(options, lambda: Trainer(max_epochs=1, limit_train_batches=1, **QUIET))
+    model.fit(Dataset.construct(frame(neutral, 2)))
+    history = Dataset.construct(frame(neutral, 1))
+    users = np.arange(1, neutral.num_users + 1)
+    session.begin(parameters=sum(p.numel() for p in model.torch_model.parameters()), **facts)
+    while True:
+        ranking = model.recommend(users, history, k=options["list"], filter_viewed=True)
+        session.tick(ranking[Columns.User].nunique(), float(ranking[Columns.Score].iloc[0]))
+
+
 def evaluate(session: Session, neutral: NeutralSet, options: dict[str, Any], facts: dict[str, Any]) -> None:
     """`recommend` for every user, then `calc_metrics`: the documented way."""
     model = model_of(options, lambda: Trainer(max_epochs=1, limit_train_batches=1, **QUIET))
@@ -92,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options["seed"])
     facts = {"torch": torch.__version__, "version": f"RecTools {version}"}
-    work = {"train": train, "evaluate": evaluate}[options["task"]]
+    work = {"train": train, "evaluate": evaluate, "recommend": recommend}[options["task"]]
     work(session, read_neutral(options["data"]), options, facts)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    batch_recommend,
     distillation_cost,
     environments,
     evaluation_speed,
@@ -30,6 +31,7 @@ from components.errors import UnknownNameError
 SCRIPTS = (
     training_speed,
     evaluation_speed,
+    batch_recommend,
     text_encoding,
     parallel_teachers,
     quality,
