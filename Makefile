@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test readme test-all check format bench clean
+.PHONY: help env demo test readme test-all check format openapi bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ check: env ## lint, format, types, layers
 format: env ## format and fix what can be fixed
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+openapi: env ## write docs/openapi.json anew, after a change of the endpoint's routes
+	$(BIN)/python -m serve.openapi > docs/openapi.json
 
 bench: env ## quick looks at speed; each script's --help tells how to measure fully and against peers
 	$(BIN)/python -m benchmarks.prepare --rows 2000000
