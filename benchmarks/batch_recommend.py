@@ -4,8 +4,8 @@
 
 A SASRec of equal size (d 64, 2 blocks, 2 heads, length 50) ranks all 3,416 items for all 6,040 users. Ours is what a
 worker of `distilrec batch` does between reading and writing its files; RecTools `model.recommend` with `filter_viewed`;
-RecBole `full_sort_topk` (which leaves out nothing of a sequence model's history) and `id2token`. The weights are as they
-were drawn, RecTools' after one step: they do not change the cost. One pinned thread each.
+RecBole `full_sort_topk` (which leaves out nothing of a sequence model's history) and `id2token`. The weights are as
+they were drawn, RecTools' after one step: they do not change the cost. One pinned thread each.
 """
 
 from __future__ import annotations

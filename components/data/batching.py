@@ -77,11 +77,12 @@ def history_batch(
         max_length: longest row.
         users: user numbers, 0 where unknown.
     """
-    kept = [np.asarray(history[-max_length:], dtype=np.int64) for history in histories]
-    lengths = np.array([max(len(history), 1) for history in kept], dtype=np.int64)
+    kept = [history[-max_length:] for history in histories]
+    sizes = np.fromiter(map(len, kept), dtype=np.int64, count=len(kept))
+    lengths = np.maximum(sizes, 1)
     grid = np.full((len(kept), int(lengths.max(initial=1))), PAD, dtype=np.int64)
-    for row, history in enumerate(kept):
-        grid[row, : len(history)] = history
+    if sizes.any():
+        grid[np.arange(grid.shape[1]) < sizes[:, None]] = np.concatenate(kept)
     return _inference(grid, lengths, np.zeros(len(kept), np.int64) if users is None else np.asarray(users, np.int64))
 
 

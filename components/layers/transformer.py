@@ -57,14 +57,34 @@ class SelfAttention(nn.Module):
 
     def at(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(B, L, D) -> (P, D): the output at one position of every row only; cheap in evaluation and serving."""
+        visible = torch.arange(x.shape[1], device=x.device)[None, :] <= columns[:, None]  # (P, L)
+        if not self.training:
+            return self._one_query(x, x[rows, columns], visible)
         dim = x.shape[-1]
         weight, bias = self.project_in.weight, self.project_in.bias
         query = self._split(F.linear(x[rows, columns][:, None], weight[:dim], bias[:dim]))  # (P, H, 1, D / H)
         key, value = (self._split(part) for part in F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1))
-        visible = torch.arange(x.shape[1], device=x.device)[None, :] <= columns[:, None]  # (P, L)
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :], dropout_p=rate)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible[:, None, None, :], dropout_p=self.dropout
+        )
         return self._join(mixed)[:, 0]
+
+    def _one_query(self, x: Tensor, chosen: Tensor, visible: Tensor) -> Tensor:
+        """(P, L, D), (P, D), (P, L) -> (P, D), without keys and values of all positions.
+
+        ``q (W x)' = (q W) x'`` and ``sum_l p_l (V x_l) = V sum_l p_l x_l``: the matrices meet one vector a head, not L.
+        The bias of keys adds the same to all logits of a query; that of values comes out whole, as weights sum to 1.
+        """
+        dim, heads = x.shape[-1], self.num_heads
+        to_query, to_key, to_value = self.project_in.weight.chunk(3)
+        query = F.linear(chosen, to_query, self.project_in.bias[:dim]).view(-1, heads, dim // heads).transpose(0, 1)
+        asked = torch.bmm(query, to_key.view(heads, -1, dim)).transpose(0, 1)  # (P, H, D)
+        logits = torch.bmm(asked, x.transpose(1, 2)) * (dim // heads) ** -0.5  # (P, H, L)
+        weights = logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
+        read = torch.bmm(weights, x).transpose(0, 1)  # (H, P, D)
+        mixed = torch.bmm(read, to_value.view(heads, -1, dim).transpose(1, 2)).transpose(0, 1).flatten(1)
+        out: Tensor = self.project_out(mixed + self.project_in.bias[2 * dim :])
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
