@@ -109,7 +109,7 @@ def test_an_error_says_what_the_endpoint_said(client: Client) -> None:
         client.recommend(["id-1"], k=0)
     assert (caught.value.status, caught.value.code, caught.value.field) == (422, "invalid", "k")
     stranger = Client("http://127.0.0.1:8000", key="wrong", transport=client._http._transport)
-    with pytest.raises(EndpointError, match="401 unauthorized: a valid API key"):
+    with pytest.raises(EndpointError, match="401 unauthorized: this API key is not valid"):
         stranger.recommend(["id-1"])
 
 
