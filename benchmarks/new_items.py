@@ -41,12 +41,12 @@ from components.data.prepared import PreparedSet
 from components.data.readers import InputConfig
 from components.evaluation.metrics import recall
 from components.evaluation.significance import paired_test
+from components.item_maker import read_projections
 from components.model import Ranker, ReadsContent
 from components.schema import COUNT, IMAGE, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, POSITION, USER_ID
 from pipelines.load_config import load_config
 from pipelines.new_item_features import catalog_of
 from pipelines.new_item_table import ItemColumns, read_new_items
-from pipelines.new_items import read_projections
 from pipelines.prepare import prepare, write_standalone_manifest
 from pipelines.served import find_artifact
 

@@ -6,12 +6,11 @@ rows of the student. The result is a new release beside the export, which stays 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,30 +22,25 @@ from components.artifacts.format import DIGEST, FILES, read_manifest, seal, veri
 from components.artifacts.growth import grow_model
 from components.artifacts.models import load_model
 from components.artifacts.registry import Registry
-from components.data.prepared import PreparedSet
 from components.data.readers import InputConfig
-from components.errors import ArtifactError, DataError, UserError
+from components.errors import DataError, UserError
 from components.golden import write_golden
-from components.model import Catalog, Ranker, ReadsContent
+from components.item_maker import ItemMaker, read_projections, table_rows, why_none
 from components.recommender import TITLE, Recommender
-from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT, UNKNOWN
+from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, TEXT
+from components.scores_kept import check_scores
 from pipelines.added import SHOWN, Added
 from pipelines.cache import storage_errors
-from pipelines.config import ClusterConfig
 from pipelines.driver import LIBRARIES_LOG_FILE, LOG_FILE, logging_to
 from pipelines.interrupt import interruptible
 from pipelines.lock import run_lock
 from pipelines.new_item_table import ItemColumns, NewItems, read_new_items
-from pipelines.new_items import TEACH, ItemMaker, read_projections, vectors_of
 from pipelines.output import streams_to
 from pipelines.progress import make_board
-from pipelines.ray_session import ray_session
-from pipelines.scores_kept import check_scores
+from pipelines.run_content import RunContent
 from pipelines.served import EXPORT, RELEASES, find_artifact
 from pipelines.stages import Progress
 
-FEW: Final = 1000  # new items whose texts and pictures one process encodes; more are spread over Ray
-NEW_ITEMS: Final = "new_items"
 OWN: Final = (DIGEST, FILES, "schema_version")  # fields of a manifest that sealing writes
 
 
@@ -80,22 +74,18 @@ def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) ->
     base = find_artifact(run)
     verify(base)
     maker = _maker(run, base)
-    prepared = PreparedSet(_unchanged(run, base, "prepare"))
+    content = RunContent(run, base, maker.teachers)
     catalog = pl.read_parquet(base / ITEMS_FILE)
-    source = InputConfig.model_validate(prepared.manifest["config"]["input"])
-    text_columns = prepared.manifest["items"]["text_columns"]
+    source = InputConfig.model_validate(content.prepared.manifest["config"]["input"])
     known = set(catalog[ITEM_ID].cast(pl.String).to_list())
-    found = read_new_items(file, source, text_columns, columns, known)
+    found = read_new_items(file, source, content.text_columns, columns, known)
     if not found.ids:
         return _nothing(base, found, catalog.height, file)
-    folders = {name: _unchanged(run, base, f"{TEACH}{name}") for name in maker.teachers}
-    alone = len(found.ids) <= FEW
-    with nullcontext() if alone else ray_session(ClusterConfig()):
-        from pipelines.new_item_features import catalog_of  # here: it imports Ray, which reads its settings then
-
-        described, pictures = catalog_of(run, found, folders, progress, alone=alone)
+    read = content.read(found, progress)
     with torch.no_grad():
-        rows = _rows(load_model(base), maker, folders, described, prepared)
+        tables = load_model(base).item_tensors()
+    known_texts = content.prepared.attributes if any(table.attribute for table in tables) else {}
+    rows = table_rows(tables, maker, read.vectors, read.attributes, known_texts)
     release = _release(run, base, rows, _extended(catalog, found), found)
     return Added(
         artifact=str(release.path),
@@ -106,7 +96,7 @@ def add_items(run: Path, file: str, columns: ItemColumns, progress: Progress) ->
         known=found.known,
         refused=found.refused,
         unusable_rows=found.unusable,
-        pictures=pictures,
+        pictures=read.pictures,
     )
 
 
@@ -130,29 +120,11 @@ def _maker(run: Path, base: Path) -> ItemMaker:
     maker = read_projections(base)
     if maker is not None:
         return maker
-    reason = (read_manifest(base).get(NEW_ITEMS) or {}).get("none", "it was exported without a projection of new items")
     raise UserError(
-        f"{run}: its student cannot take new items: {reason}. Add a teacher of kind unisrec, unim2rec or recformer and "
-        "a section `features`, choose a student with item vectors, leave export.new_items on, and run "
+        f"{run}: its student cannot take new items: {why_none(base)}. Add a teacher of kind unisrec, unim2rec or "
+        "recformer and a section `features`, choose a student with item vectors, leave export.new_items on, and run "
         "`distilrec run CONFIG` again"
     )
-
-
-def _unchanged(run: Path, base: Path, node: str) -> Path:
-    """The folder of a finished node, which must be the one that the export was made from.
-
-    Raises:
-        UserError: it is not there.
-        ArtifactError: it is another one, or damaged.
-    """
-    folder = run / node
-    if not (folder / MANIFEST_FILE).is_file():
-        raise UserError(f"{folder}: missing; give the folder of the whole run, or run `distilrec run CONFIG` again")
-    found = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
-    if found != read_manifest(base)["parents"].get(node):
-        raise ArtifactError(f"{folder}: was made again since the export; run `distilrec export CONFIG` first")
-    verify(folder)
-    return folder
 
 
 def _nothing(base: Path, found: NewItems, num_items: int, file: str) -> Added:
@@ -169,45 +141,6 @@ def _nothing(base: Path, found: NewItems, num_items: int, file: str) -> Added:
             f"{f' ({shown})' if shown else ''}; {len(found.known)} are known already, {found.unusable} rows lack an id"
         )
     return Added(str(base), "", Recommender(base).name, num_items, [], found.known, unusable_rows=found.unusable)
-
-
-def _rows(
-    model: Ranker, maker: ItemMaker, folders: Mapping[str, Path], described: Catalog, prepared: PreparedSet
-) -> dict[str, Tensor]:
-    """Rows of the new items for every table of the student, in the form in which its state keeps them."""
-    teachers = {name: _reader(folder) for name, folder in folders.items()}
-    made = maker.rows(vectors_of(teachers, described))
-    rows = {}
-    for table in model.item_tensors():
-        if table.attribute:
-            texts = (described.attributes or {})[table.attribute]
-            rows[table.name] = torch.tensor(look_up_values(prepared.attributes[table.attribute], table.fitted, texts))
-        else:
-            shape = (described.num_items, *table.fitted.shape[1:])
-            rows[table.name] = (made[table.name] * table.scale).reshape(shape)
-    return rows
-
-
-def _reader(folder: Path) -> ReadsContent:
-    model = load_model(folder)
-    if not isinstance(model, ReadsContent):
-        raise ArtifactError(f"{folder}: reads no content; run `distilrec export CONFIG` again")
-    return model
-
-
-def look_up_values(known: list[str], values: Tensor, texts: list[str]) -> list[int]:
-    """Value numbers of the texts of new items: those that the same texts of known items have, else unknown.
-
-    Args:
-        known: (N,) texts of the items that the student was trained on.
-        values: (N + 1,) or longer, their numbers; entry 0 is PAD.
-        texts: of the new items.
-
-    >>> look_up_values(["red", "", "gold"], torch.tensor([0, 2, 0, 1]), ["gold", "blue", ""])
-    [1, 0, 0]
-    """
-    numbers = dict(zip(known, values[1 : len(known) + 1].tolist(), strict=True))
-    return [int(numbers.get(text, UNKNOWN)) if text else UNKNOWN for text in texts]
 
 
 def _extended(catalog: pl.DataFrame, found: NewItems) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -155,8 +156,14 @@ class _BlockEncoder:
 
 
 def _encode_alone(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:
-    encoder = TextEncoder(config, device) if blocks else None
+    encoder = _loaded(config, device, settings_key(config, device)) if blocks else None
     return ((block, encoder.encode(block)) for block in blocks if encoder is not None)
+
+
+@lru_cache(maxsize=1)
+def _loaded(config: TextConfig, device: str, files: str) -> TextEncoder:
+    """The encoder, kept for the next items: an endpoint encodes a few at a time. `files` is a hash of the model's."""
+    return TextEncoder(config, device)
 
 
 def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:

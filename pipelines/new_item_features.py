@@ -36,7 +36,13 @@ FEATURES = "features"
 
 
 def catalog_of(
-    run: Path, items: NewItems, teachers: Mapping[str, Path], progress: Progress, *, alone: bool = False
+    run: Path,
+    items: NewItems,
+    teachers: Mapping[str, Path],
+    progress: Progress,
+    *,
+    alone: bool = False,
+    config: dict[str, Any] | None = None,
 ) -> tuple[Catalog, dict[str, Any]]:
     """The new items as a catalog of their own, numbered in their order, and what became of their pictures.
 
@@ -46,6 +52,7 @@ def catalog_of(
         teachers: artifacts of the teachers that will read the catalog.
         progress: told of what is encoded.
         alone: encode in this process; else a Ray session must be open where a teacher reads features.
+        config: what `features_config` said, where the caller knows it: it reads whole files.
 
     Raises:
         ArtifactError: the run's features are not those that the teachers learnt from.
@@ -55,7 +62,7 @@ def catalog_of(
     pictures: dict[str, Any] = {}
     wanted = feature_names(teachers.values())
     if wanted:
-        config, cache = _features_config(run, teachers), run.parent / CACHE_FOLDER
+        config, cache = config or features_config(run, teachers), run.parent / CACHE_FOLDER
         gpu = torch.cuda.is_available() if alone else use_gpu(ClusterConfig(), available("GPU"))
         settings = TextConfig.model_validate(config[FEATURES])
         texts = encode_texts(items.frame[TEXT].to_list(), settings, cache, progress, gpu=gpu, alone=alone)
@@ -64,12 +71,17 @@ def catalog_of(
             table = _pictures(items.frame, ImageConfig.model_validate(config["images"]), cache, progress, gpu, alone)
             pictures = table.counts
             tables |= {IMAGE_FEATURE: table.vectors} if pictures["with_image"] else {}
-    names = list(PreparedSet(run / "prepare").attributes)
+    names = PreparedSet(run / "prepare").text_columns
     catalog = Catalog(count, 0, np.zeros(count + 1, np.int64), features=tables, attributes=items.attributes(names))
     return catalog, pictures
 
 
-def _features_config(run: Path, teachers: Mapping[str, Path]) -> dict[str, Any]:
+def features_config(run: Path, teachers: Mapping[str, Path]) -> dict[str, Any]:
+    """How the run made the features that the teachers read.
+
+    Raises:
+        ArtifactError: they are damaged, or not those that the teachers learnt from.
+    """
     folder = run / FEATURES
     verify(folder)
     made = sealed_digest(folder)

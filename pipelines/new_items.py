@@ -1,60 +1,24 @@
-"""The way from content to a student's item table: fitted when a student is exported, used when items are added."""
+"""The way from content to a student's item table: it is fitted when a student is exported."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from components.artifacts.format import REMEDY, read_json, write_json
+from components.artifacts.format import write_json
 from components.artifacts.models import load_model, read_model_config
 from components.data.prepared import PreparedSet
-from components.distillation.new_items import MIN_ITEMS, Fit, Projection, fit, join_vectors
-from components.errors import ArtifactError
+from components.distillation.new_items import MIN_ITEMS, Fit, fit, join_vectors
+from components.item_maker import PROJECTION_CONFIG_FILE, PROJECTION_FILE, TEACH
 from components.model import Catalog, ItemTensor, Ranker, ReadsContent
 from components.schema import CONFIG_FILE
 from pipelines.stages import Progress
-
-TEACH: Final = "teach/"
-PROJECTION_FILE: Final = "new_items.safetensors"
-PROJECTION_CONFIG_FILE: Final = "new_items.json"
-
-
-@dataclass(frozen=True)
-class ItemMaker:
-    """Makes rows of an exported student for items that it was not trained on.
-
-    Attributes:
-        teachers: names of the teachers whose vectors are read, in order.
-        dims: width of each one's vectors.
-        projections: by tensor of the student.
-    """
-
-    teachers: list[str]
-    dims: list[int]
-    projections: dict[str, Projection]
-
-    def rows(self, vectors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """(M, d_k) vectors of every teacher -> (M, D) rows by tensor.
-
-        Raises:
-            ArtifactError: a teacher's vectors have another width than those that the projection was fitted on.
-        """
-        found = [one.shape[1] for one in vectors]
-        if found != self.dims:
-            raise ArtifactError(
-                f"the teachers {', '.join(self.teachers)} give vectors of {found} numbers, the projection reads "
-                f"{self.dims}; run `distilrec export CONFIG` again"
-            )
-        joined = join_vectors(vectors)
-        return {name: projection.rows(joined) for name, projection in self.projections.items()}
 
 
 def content_teachers(inputs: Mapping[str, Path]) -> dict[str, ReadsContent]:
@@ -116,28 +80,6 @@ def fit_tables(tables: Sequence[ItemTensor], vectors: Tensor, prepared: Prepared
 def _quality(one: Fit) -> dict[str, float | None]:
     figures = {"ridge": one.ridge, "cosine": one.cosine, "cosine_of_the_mean_row": one.mean_cosine}
     return {name: None if math.isnan(value) else round(value, 6) for name, value in figures.items()}
-
-
-def read_projections(artifact: Path) -> ItemMaker | None:
-    """The projections of an exported artifact; None where it has none.
-
-    Raises:
-        ArtifactError: they are damaged.
-    """
-    file = artifact / PROJECTION_CONFIG_FILE
-    if not file.is_file():
-        return None
-    try:
-        tensors = load_file(artifact / PROJECTION_FILE)
-        described = read_json(file)
-        teachers = {str(name): int(dim) for name, dim in described["teachers"].items()}
-        projections = {
-            name: Projection(**{part: tensors[f"{name}/{part}"] for part in Projection.__dataclass_fields__})
-            for name in described["tables"]
-        }
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{artifact / PROJECTION_FILE}: damaged ({error}); {REMEDY}") from error
-    return ItemMaker(sorted(teachers), [teachers[name] for name in sorted(teachers)], projections)
 
 
 def feature_names(teachers: Iterable[Path]) -> set[str]:

@@ -125,12 +125,24 @@ def load_model(folder: Path) -> Ranker:
     config = read_model_config(folder)
     tensors = dequantized(read_tensors(folder / MODEL_FILE))
     try:
-        tensors |= {alias: tensors[name] for alias, name in config.shared.items()}
+        return build_model(config, tensors)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def build_model(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Ranker:
+    """Build the model that `config` names, in evaluation mode, with copies of `tensors` in fp32; tied ones may be absent.
+
+    Raises:
+        ArtifactError: the tensors do not fit the model, or it cannot be built.
+    """
+    try:
+        complete = {**tensors, **{alias: tensors[name] for alias, name in config.shared.items()}}
         model = _spec(config).make(_empty_catalog(config), config.arguments)
-        model.load_tensors(tensors)
+        model.load_tensors(complete)
     except (UnknownNameError, ValidationError, KeyError, RuntimeError) as error:
         reason = _first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise ArtifactError(f"{folder / CONFIG_FILE}: the model cannot be built ({reason}); {REMEDY}") from error
+        raise ArtifactError(f"the model cannot be built ({reason}); {REMEDY}") from error
     return model.eval()
 
 

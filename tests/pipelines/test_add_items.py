@@ -24,6 +24,7 @@ from components.artifacts.registry import Registry
 from components.data.synthetic import write_world
 from components.errors import ArtifactError, DataError, StageError, UserError
 from components.recommender import Recommender
+from components.scores_kept import check_scores, served_scores
 from components.students import STUDENTS
 from components.training.loop import World
 from pipelines.add_items import add_items, undo
@@ -33,7 +34,6 @@ from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
 from pipelines.graph import build_graph
 from pipelines.new_item_table import NO_TEXT, REPEATED, ItemColumns
-from pipelines.scores_kept import check_scores, served_scores
 from pipelines.served import find_artifact
 from pipelines.stages import STAGES, StageContext
 from serve.backend import LocalBackend
