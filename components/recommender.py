@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from components.artifacts.format import REMEDY, read_json, verify
+from components.artifacts.growth import grown_model
 from components.artifacts.models import ModelConfig, load_model, read_model_config
 from components.errors import ArtifactError
 from components.inference import Scorer
+from components.model import ItemTensor
 from components.schema import (
     CONFIG_FILE,
     COUNT,
@@ -25,6 +30,7 @@ from components.schema import (
     PAD,
     TEXT,
 )
+from components.scores_kept import check_scores
 
 IntArray = NDArray[np.int64]
 TITLE: Final = "title"
@@ -107,6 +113,33 @@ class Recommender:
         self.titles = _titles(table)
         self._numbers = {item_id: number for number, item_id in enumerate(self.item_ids, start=1)}
         self._counts = table[COUNT].cast(pl.Float32).to_numpy()
+
+    @torch.no_grad()
+    def item_tensors(self) -> list[ItemTensor]:
+        """The tables of the model in which a new item needs a row; see `components.model.Ranker.item_tensors`."""
+        return self._scorer.model.item_tensors()
+
+    def grown(self, items: Sequence[tuple[str, str | None]], rows: Mapping[str, Tensor]) -> Recommender:
+        """The same with more items behind the known ones, whose scores stay; this one goes on as it is.
+
+        Args:
+            items: (item id, title) of M items that it does not know.
+            rows: (M, ...) rows by tensor of the model, as `components.item_maker.table_rows` makes them.
+
+        Raises:
+            StageError: a score of a known item would change, or a new item would score no number.
+            ValueError: rows that do not fit the model.
+        """
+        model, config = grown_model(self._scorer.model, self.config, rows)
+        check_scores(self._scorer.model, model)
+        other = copy.copy(self)
+        other.config, other._scorer = config, Scorer(model, device=self._scorer.device, reproducible=True)
+        ids, titles = [item_id for item_id, _ in items], [title for _, title in items]
+        other.item_ids, other.titles = [*self.item_ids, *ids], [*self.titles, *titles]
+        other.num_items = len(other.item_ids)
+        other._numbers = self._numbers | {item_id: self.num_items + place for place, item_id in enumerate(ids, start=1)}
+        other._counts = np.concatenate([self._counts, np.zeros(len(ids), self._counts.dtype)])
+        return other
 
     @property
     def name(self) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 
 import polars as pl
 
-from components.data.catalog import read_items
+from components.data.catalog import RESERVED, read_items
 from components.data.cleaning import clean
 from components.data.formats import column_names, read_batches
-from components.data.item_text import as_text
+from components.data.item_text import NO_TEXT, as_text, item_text
 from components.data.presets import get_preset
 from components.data.readers import InputConfig
 from components.data.sources import find_sources
@@ -21,7 +21,6 @@ from components.schema import IMAGE, ITEM_ID, TEXT
 
 ROOT: Final = "/"  # paths of the command line are made absolute
 REPEATED: Final = "stands in several rows; keep one of them"
-NO_TEXT: Final = "no text: all of its text columns are empty"
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,21 @@ def read_new_items(
         refused |= dict.fromkeys(table.filter(pl.col(TEXT) == "")[ITEM_ID].to_list(), NO_TEXT)
         frame = _named(table.filter(pl.col(TEXT) != ""), dict(zip(text_columns, theirs, strict=True)))
     return NewItems(frame, [name for name in ids.unique(maintain_order=True) if name in known], refused, unusable)
+
+
+def described_items(texts: Sequence[Mapping[str, str]], text_columns: Sequence[str]) -> NewItems:
+    """Items that no file holds, numbered 0, 1, …, as `read_new_items` gives those of a file.
+
+    Args:
+        texts: of every item by text column; what is absent is empty.
+        text_columns: of which the run made its texts, in order.
+    """
+    columns = {name: [one.get(name, "") for one in texts] for name in text_columns}
+    joined = [item_text(one.get(name) for name in text_columns) for one in texts]
+    # As in a prepared set, a text column called like one of the set's own is there as the text that was made of it.
+    own = {name: joined if name in RESERVED else values for name, values in columns.items() if name != ITEM_ID}
+    ids = [str(place) for place in range(len(texts))]
+    return NewItems(pl.DataFrame({ITEM_ID: ids, TEXT: joined, **own}), [], {}, 0)
 
 
 def _absolute(path: str) -> str:

@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.schema import MANIFEST_FILE, MODEL_FILE
 
 EXPORT: Final = "export"
+SERVING: Final = "serving"  # below a run: what an endpoint was told while serving
 RELEASES: Final = "releases"  # below a run: its export, and the same with items that were added
 
 
@@ -37,6 +38,19 @@ def find_artifact(run: Path) -> Path:
     raise UserError(
         f"{run}: holds no export; finish the run first with `distilrec run CONFIG` or `distilrec export CONFIG`"
     )
+
+
+def find_run(artifact: Path) -> Path | None:
+    """The run that an artifact is the export of, or a release of its export; None where it lies elsewhere."""
+    for folder in list(artifact.resolve().parents)[:3:2]:  # RUN/export, RUN/releases/export/v0001
+        if (folder / "prepare").is_dir():
+            return folder
+    return None
+
+
+def serving_folder(artifact: Path) -> Path:
+    """Where an endpoint keeps what it is told: ``RUN/serving``, or beside an artifact that lies in no run."""
+    return (find_run(artifact) or artifact.resolve().parent) / SERVING
 
 
 def grown_export(run: Path) -> Path | None:

@@ -13,7 +13,7 @@ from serve.guard import Guard
 from serve.histories.base import BaseHistories
 from serve.histories.histories import Histories
 from serve.keys import Keys
-from serve.routes import events, information, opinions, pages, pictures, probes, recommend
+from serve.routes import events, information, new_items, opinions, pages, pictures, probes, recommend
 from serve.settings import Settings
 from serve.snapshots import Snapshots
 from serve.telemetry import Telemetry
@@ -55,6 +55,7 @@ def create_app(
         pictures.router(backend),  # before the items' own routes: an item id may hold a slash
         opinions.router(backend),
         information.router(backend, histories),
+        new_items.router(backend),
         probes.router(backend, telemetry),
         pages.router(),
     )

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from components.recommender import Query, Recommendation, Recommender
+from serve.growing import Growing
 from serve.models import Models, Served
 from serve.record import current
 from serve.workers import Workers
 
 
 class Backend(Protocol):
-    """Loaded models and a way to ask them."""
+    """Loaded models and a way to ask them.
+
+    Attributes:
+        growing: takes items that are added while serving; None where they cannot be kept.
+    """
+
+    growing: Growing | None
 
     @property
     def models(self) -> Models:
@@ -33,11 +40,13 @@ class LocalBackend:
 
     Args:
         recommender: None while it loads.
+        growing: where items go that are added while serving.
     """
 
-    def __init__(self, recommender: Recommender | None) -> None:
+    def __init__(self, recommender: Recommender | None, growing: Growing | None = None) -> None:
         self.models = Models(as_served(recommender) if recommender else None)
         self.workers = Workers()
+        self.growing = growing
 
     async def answer(self, model: Served, query: Query) -> Recommendation:
         """Answer one query."""

@@ -17,6 +17,8 @@ from serve.app import create_app
 from serve.backend import as_served
 from serve.health import PERIOD_S, TIMEOUT_S, rank_once
 from serve.histories.source import NO_EVENTS, HistorySource
+from serve.item_actor import growing
+from serve.item_source import ItemKeeping
 from serve.loading import load
 from serve.logs import open_log
 from serve.models import Models, Served
@@ -53,10 +55,16 @@ class Endpoint:
         settings: limits and access.
         line: folder of a line of releases to follow; `artifact` is not read for a model then.
         histories: where those of users are.
+        keeping: where new items are kept and read; None where none are taken.
     """
 
     def __init__(
-        self, artifact: str, settings: dict[str, Any], line: str | None = None, histories: HistorySource = NO_EVENTS
+        self,
+        artifact: str,
+        settings: dict[str, Any],
+        line: str | None = None,
+        histories: HistorySource = NO_EVENTS,
+        keeping: ItemKeeping | None = None,
     ) -> None:
         self.histories = histories.open(Path(artifact))
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
@@ -64,8 +72,9 @@ class Endpoint:
         open_log(self.settings, _replica_name())
         self.workers, self.trial_workers = Workers(), Workers()
         self._publish: Callable[[], None] | None = None  # until the application is built
+        self.growing = growing(keeping) if keeping else None
         self._fixed = Models() if line else Models(as_served(load(artifact)))
-        self.follower = Follower(Line(Path(line)), _replica_name(), load).start() if line else None
+        self.follower = Follower(Line(Path(line)), _replica_name(), load, self._grow).start() if line else None
 
     def __del__(self) -> None:
         if hasattr(self, "histories"):  # the constructor may have failed
@@ -81,6 +90,10 @@ class Endpoint:
     def models(self) -> Models:
         """Who answers at this moment."""
         return self.follower.models if self.follower else self._fixed
+
+    def _grow(self, model: Served) -> None:
+        if self.growing is not None:
+            self.growing.look([model])
 
     async def answer(self, model: Served, query: Query) -> Recommendation:
         """Answer one query together with those of other requests."""
@@ -149,7 +162,8 @@ def build(
     replicas: int,
     line: str | None = None,
     histories: HistorySource = NO_EVENTS,
+    keeping: ItemKeeping | None = None,
 ) -> Any:
     """The Ray Serve application for an artifact, or for a line of releases."""
     deployment: Any = Endpoint  # the decorator is not typed
-    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line, histories)
+    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line, histories, keeping)

@@ -13,16 +13,33 @@ BUCKETS: Final = 10_000  # the finest share of traffic is a hundredth of a perce
 
 
 @dataclass(frozen=True)
+class Growth:
+    """How far a loaded model took up the items that were added while serving; see `serve.growing`.
+
+    Attributes:
+        seen: number of the last item of the store that it looked at.
+        added: items of the store that it ranks beside those of its artifact.
+        missing: ids of those that it cannot rank.
+    """
+
+    seen: int = 0
+    added: int = 0
+    missing: frozenset[str] = frozenset()
+
+
+@dataclass(eq=False)
 class Served:
-    """A loaded model.
+    """A loaded model. It stays the same object while it serves; only the items that it ranks become more.
 
     Attributes:
         version: of its release, such as ``"v0003"``; the hash of its tensors where it is no release.
-        recommender: what answers.
+        recommender: what answers. It never changes; where items are added, a grown one takes its place as a whole.
+        growth: items that were added while serving.
     """
 
     version: str
     recommender: Recommender
+    growth: Growth = Growth()
 
     @property
     def name(self) -> str:

@@ -103,6 +103,24 @@ class ModelVersion(BaseModel):
     name: str
 
 
+class NewItemsInformation(BaseModel):
+    """Whether and how items can be added.
+
+    Attributes:
+        text: columns that can be sent as `text`; empty where texts cannot be read.
+        vectors: width of the vector by teacher; empty where no items can be added.
+        why_not: why something cannot be sent; null where texts and vectors can.
+        added: items that were added while serving and that this model ranks.
+        missing: items that were added for other teachers or another model, which this one cannot rank.
+    """
+
+    text: list[str]
+    vectors: dict[str, int]
+    why_not: str | None
+    added: int
+    missing: int
+
+
 class ModelResponse(BaseModel):
     """The model that serves, and what else is loaded."""
 
@@ -117,6 +135,7 @@ class ModelResponse(BaseModel):
     user_histories: bool
     pictures: bool = Field(description="whether items have pictures at `/v1/items/ITEM_ID/picture`")
     teachers: list[str] = Field(description="whose opinions `/v1/opinions` knows")
+    new_items: NewItemsInformation
     manifest: dict[str, Any]
 
 

@@ -131,7 +131,7 @@ def load_model(folder: Path) -> Ranker:
 
 
 def build_model(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Ranker:
-    """Build the model that `config` names, in evaluation mode, with copies of `tensors` in fp32; tied ones may be absent.
+    """Build the model that `config` names, in evaluation mode, with copies of `tensors` (fp32; tied ones once).
 
     Raises:
         ArtifactError: the tensors do not fit the model, or it cannot be built.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 MAX_FIELD: Final = 2000  # longer fields are no descriptions but pasted pages: they are blanked
+NO_TEXT: Final = "no text: all of its text columns are empty"  # why a new item is refused
 _TAGS: Final = re.compile(r"</?\w+[^>]*>")
 _BREAKS: Final = re.compile(r"\s*[\n\r]+\s*")
 

@@ -24,8 +24,10 @@ from components.recommender import Recommender
 from components.schema import MANIFEST_FILE
 from pipelines.served import find_artifact
 from pipelines.serving.histories import check_histories, find_histories
+from pipelines.serving.item_encoder import item_keeping, items_notice
 from serve import haproxy, request_ids
 from serve.histories.source import NO_EVENTS, HistorySource
+from serve.item_source import ItemKeeping
 from serve.keys import Keys
 from serve.loading import load
 from serve.release.controller import driven
@@ -86,10 +88,11 @@ def serve(
     for said in check_histories(source, artifact):
         out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    stdout, line = sys.stdout, line_of(run)
+    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact)
+    out.print(items_notice(known, keeping), markup=False)
     with (
         redirect_stdout(sys.stderr),  # Ray prints notices
-        endpoint(artifact, settings, host, port, replicas, proxy, line, source),
+        endpoint(artifact, settings, host, port, replicas, proxy, line, source, keeping),
     ):
         stdout.write(greeting(known, host, port, needs_key=needs_key))
         stdout.flush()
@@ -135,6 +138,7 @@ def endpoint(
     proxy: Proxy = "auto",
     line: Line | None = None,
     histories: HistorySource = NO_EVENTS,
+    keeping: ItemKeeping | None = None,
 ) -> Iterator[None]:
     """Hold a running endpoint; it answers when the block is entered and is gone when it is left.
 
@@ -147,6 +151,7 @@ def endpoint(
         proxy: see `serve`.
         line: a line of releases; replicas follow it, instead of `artifact`, and its releases are driven here.
         histories: where those of users are.
+        keeping: where new items are kept and read; None where none are taken.
 
     Raises:
         StageError: it does not start; the reason is chained.
@@ -161,7 +166,7 @@ def endpoint(
 
         with (
             ray_session(_cluster(replicas)),
-            _application(artifact, settings, host, port, replicas, line, histories),
+            _application(artifact, settings, host, port, replicas, line, histories, keeping),
             driven(line) if line else nullcontext(),
         ):
             yield
@@ -199,6 +204,7 @@ def _application(
     replicas: int,
     line: Line | None,
     histories: HistorySource,
+    keeping: ItemKeeping | None,
 ) -> Iterator[None]:
     from ray import serve as ray_serve
     from ray.exceptions import RayError
@@ -220,7 +226,7 @@ def _application(
             ) from error
         try:
             ray_serve.run(
-                build(str(artifact), settings, replicas, str(line.folder) if line else None, histories),
+                build(str(artifact), settings, replicas, str(line.folder) if line else None, histories, keeping),
                 name=APP_NAME,
                 route_prefix="/",
             )

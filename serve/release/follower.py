@@ -29,13 +29,20 @@ class Follower:
         line: the line.
         replica: name of this replica.
         load: reads an artifact and checks that it answers.
+        grow: lets a loaded model take up items that were added while serving, before anybody meets it.
 
     Raises:
         DistilrecError: the version that serves cannot be loaded.
     """
 
-    def __init__(self, line: Line, replica: str, load: Callable[[Path], Recommender]) -> None:
-        self.line, self.replica, self._load = line, replica, load
+    def __init__(
+        self,
+        line: Line,
+        replica: str,
+        load: Callable[[Path], Recommender],
+        grow: Callable[[Served], None] = lambda _: None,
+    ) -> None:
+        self.line, self.replica, self._load, self._grow = line, replica, load, grow
         self.recorder = Recorder()
         self.trial: Trial | None = None
         self._loaded: dict[str, Served] = {}
@@ -135,7 +142,9 @@ class Follower:
 
     def _served(self, version: str) -> Served:
         if version not in self._loaded:
-            self._loaded[version] = Served(version, self._load(self.line.path(version)))
+            served = Served(version, self._load(self.line.path(version)))
+            self._grow(served)
+            self._loaded[version] = served
         return self._loaded[version]
 
     def _swap(self, models: Models) -> None:

@@ -12,6 +12,7 @@ from components.artifacts.opinions import OPINIONS
 from components.artifacts.pictures import PICTURES_FILE
 from serve.backend import Backend
 from serve.histories.histories import Histories
+from serve.routes import new_items
 from serve.routes.common import ERRORS
 from serve.schema import ItemsResponse, ModelResponse
 
@@ -39,6 +40,7 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
                 "user_histories": histories.knows_users,
                 "pictures": PICTURES_FILE in recommender.manifest["files"],
                 "teachers": list(recommender.manifest.get(OPINIONS, {}).get("teachers", ())),
+                "new_items": await asyncio.to_thread(new_items.information, backend.growing, served),
                 "manifest": recommender.manifest,
             }
         )

@@ -21,6 +21,7 @@ import pipelines.teach
 from components.artifacts.format import read_manifest
 from components.artifacts.models import load_model
 from components.artifacts.registry import Registry
+from components.data.item_text import NO_TEXT
 from components.data.synthetic import write_world
 from components.errors import ArtifactError, DataError, StageError, UserError
 from components.recommender import Recommender
@@ -33,7 +34,7 @@ from pipelines.cli import app
 from pipelines.config import COUNTING, RunConfig
 from pipelines.driver import execute_run
 from pipelines.graph import build_graph
-from pipelines.new_item_table import NO_TEXT, REPEATED, ItemColumns
+from pipelines.new_item_table import REPEATED, ItemColumns
 from pipelines.served import find_artifact
 from pipelines.stages import STAGES, StageContext
 from serve.backend import LocalBackend

@@ -1,0 +1,85 @@
+"""What lets an endpoint take new items: the place where they are kept, and the run that reads their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from components.artifacts.format import read_manifest
+from components.errors import DistilrecError
+from components.item_maker import read_projections
+from components.recommender import Recommender
+from pipelines.new_item_table import described_items
+from pipelines.run_content import RunContent
+from pipelines.served import find_run, serving_folder
+from serve.growing import NO_RUN
+from serve.item_source import ItemKeeping, item_source, teachers_identity
+
+STORE_FILE: Final = "items.sqlite"
+
+
+class Quiet:
+    """Progress of a few texts, which nobody watches."""
+
+    def start(self, total: int | None, unit: str, done: int = 0) -> None:
+        """Nothing to show."""
+
+    def advance(self, n: int = 1, **shown: float | str) -> None:
+        """Nothing to show."""
+
+    def note(self, text: str) -> None:
+        """Nothing to show."""
+
+    def say(self, text: str) -> None:
+        """Nothing to show."""
+
+
+class RunEncoder:
+    """Reads texts by the encoders and teachers of a run, see `serve.item_source.ItemEncoder`; one thread at a time.
+
+    Args:
+        run: the run's folder.
+        artifact: its export, or a release of it, with a projection of new items.
+
+    Raises:
+        UserError: a part of the run is missing.
+        ArtifactError: a part is damaged, or was made again since the export.
+    """
+
+    def __init__(self, run: Path, artifact: Path) -> None:
+        self.run, self.artifact = run, artifact
+        maker = read_projections(artifact)
+        self._names = [] if maker is None else maker.teachers
+        self.teachers = teachers_identity(self._names, read_manifest(artifact))
+        self._content = RunContent(run, artifact, self._names)
+        self.columns = self._content.text_columns
+
+    def vectors(self, texts: Sequence[Mapping[str, str]]) -> dict[str, Tensor]:
+        """(M, d_k) vectors by teacher; see `serve.item_source.ItemEncoder`."""
+        read = self._content.read(described_items(texts, self.columns), Quiet())
+        return {name: one.float().contiguous() for name, one in zip(self._names, read.vectors, strict=True)}
+
+
+def item_keeping(artifact: Path) -> ItemKeeping:
+    """Where the endpoint of an artifact keeps new items, and what reads their texts."""
+    store, run = serving_folder(artifact) / STORE_FILE, find_run(artifact)
+    if run is None:
+        return ItemKeeping(store, None, NO_RUN)
+    try:
+        return ItemKeeping(store, RunEncoder(run, artifact))
+    except DistilrecError as error:
+        return ItemKeeping(store, None, str(error))
+
+
+def items_notice(recommender: Recommender, keeping: ItemKeeping) -> str:
+    """Whether items can be added while serving, in a line."""
+    source = item_source(recommender, keeping.encoder.run if keeping.encoder else None)
+    if source.maker is None:
+        return f"new items cannot be added: {source.why_not}"
+    dims = ", ".join(f"{name} ({dim})" for name, dim in source.dims.items())
+    if keeping.encoder is None:
+        return f"POST /v1/items takes new items by vectors of {dims}; not by texts: {keeping.why_no_text}"
+    return f"POST /v1/items takes new items by texts ({', '.join(keeping.encoder.columns)}) or vectors of {dims}"

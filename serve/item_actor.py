@@ -1,0 +1,64 @@
+"""One process that reads texts of new items for all replicas, so that not every replica holds language models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from torch import Tensor
+
+from components.errors import DistilrecError, StageError
+from serve.growing import Growing
+from serve.item_source import ItemEncoder, ItemKeeping
+from serve.item_store import ItemStore
+
+
+class Reader:
+    """Holds the encoder; Ray runs it as an actor."""
+
+    def __init__(self, encoder: ItemEncoder) -> None:
+        self.encoder = encoder
+
+    def vectors(self, texts: list[Mapping[str, str]]) -> dict[str, Tensor]:
+        """See `ItemEncoder.vectors`."""
+        return self.encoder.vectors(texts)
+
+
+class SharedReader:
+    """Asks the actor, which the first texts start and which all replicas share by its name.
+
+    Args:
+        encoder: what it reads with.
+    """
+
+    def __init__(self, encoder: ItemEncoder) -> None:
+        self.encoder = encoder
+        self._actor: Any = None
+
+    async def __call__(self, texts: Sequence[Mapping[str, str]]) -> dict[str, Tensor]:
+        """(M, d_k) vectors by teacher.
+
+        Raises:
+            DistilrecError: the run is damaged, or the actor died; the next call starts another.
+        """
+        try:
+            self._actor = await asyncio.to_thread(self._started)  # kept: an actor lives as long as its starter holds it
+            found: dict[str, Tensor] = await self._actor.vectors.remote(list(texts))
+        except DistilrecError:
+            raise
+        except RayError as error:
+            raise StageError(f"the process that reads texts failed: {str(error).splitlines()[0]}") from error
+        return found
+
+    def _started(self) -> Any:
+        options = {"name": f"distilrec-items-{self.encoder.teachers[:16]}", "get_if_exists": True, "num_cpus": 0}
+        return ray.remote(Reader).options(**options).remote(self.encoder)
+
+
+def growing(keeping: ItemKeeping) -> Growing:
+    """New items of a replica under Ray."""
+    encode = None if keeping.encoder is None else SharedReader(keeping.encoder)
+    return Growing(ItemStore(keeping.store), keeping.encoder, keeping.why_no_text, encode)
