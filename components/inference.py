@@ -156,6 +156,15 @@ class Scorer:
                 best(states[rows], None if seen is None else seen[rows], items[part][rows], scores[part][rows])
         return items, scores
 
+    @torch.inference_mode()
+    def scores(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+        """(B, N) scores of all items, column i of item i + 1, from the products that `top_k` ranks."""
+        states, end = self._states(histories, None), self.model.num_items + 1
+        starts = range(1, end, self.block_items)
+        blocks = [self._block(states, start, min(start + self.block_items, end)) for start in starts]
+        found: NDArray[np.float32] = torch.cat(blocks, dim=1).float().cpu().numpy()
+        return found
+
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
         """(B, D); in reproducible mode one history does not change another's to the last bit."""
         if self.reproducible:

@@ -36,9 +36,6 @@ def check_scores(before: Ranker, after: Ranker, seed: int = 0) -> None:
 
 
 def served_scores(model: Ranker, histories: list[NDArray[np.int32]]) -> NDArray[np.float32]:
-    """(B, N) scores of all items as an endpoint computes them; NaN where an item has none."""
+    """(B, N) scores of all items as an endpoint computes them."""
     with one_thread():
-        items, scores = Scorer(model, reproducible=True).top_k(histories, model.num_items, exclude_seen=False)
-    table = np.full((len(histories), model.num_items + 1), np.nan, np.float32)
-    np.put_along_axis(table, items, scores, axis=1)
-    return table[:, 1:]
+        return Scorer(model, reproducible=True).scores(histories)

@@ -36,6 +36,10 @@ def serve(
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="API keys; see `distilrec key new`.")] = None,
     access_log: Annotated[str, typer.Option(help="json (a line per request in RUN/logs) or off.")] = "json",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 10.0,
+    item_encoders: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="The run that reads texts of new items, where its artifact is served apart."),
+    ] = None,
 ) -> None:
     """Start the endpoint on the exported model of a run."""
 
@@ -58,6 +62,7 @@ def serve(
             keys=keys,
             access_log=cast(AccessLog, access_log),
             timeout_s=timeout,
+            item_encoders=item_encoders,
         )
 
     act(start)

@@ -51,6 +51,7 @@ def serve(
     keys: Path | None = None,
     access_log: AccessLog = "json",
     timeout_s: float = 10.0,
+    item_encoders: Path | None = None,
     block: bool = True,
 ) -> None:
     """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
@@ -66,6 +67,7 @@ def serve(
         keys: a file of API keys, see `serve.keys.read_keys`; changes of it count without a restart.
         access_log: ``"json"`` writes a line per request into the logs, see `log_folder`.
         timeout_s: how long an answer may take.
+        item_encoders: a run whose encoders and teachers read texts of new items; by default the run that is served.
         block: False returns as soon as the endpoint answers, and stops it; for checks.
 
     Raises:
@@ -88,7 +90,7 @@ def serve(
     for said in check_histories(source, artifact):
         out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact)
+    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact, item_encoders)
     out.print(items_notice(known, keeping), markup=False)
     with (
         redirect_stdout(sys.stderr),  # Ray prints notices

@@ -63,9 +63,20 @@ class RunEncoder:
         return {name: one.float().contiguous() for name, one in zip(self._names, read.vectors, strict=True)}
 
 
-def item_keeping(artifact: Path) -> ItemKeeping:
-    """Where the endpoint of an artifact keeps new items, and what reads their texts."""
-    store, run = serving_folder(artifact) / STORE_FILE, find_run(artifact)
+def item_keeping(artifact: Path, encoders: Path | None = None) -> ItemKeeping:
+    """Where the endpoint of an artifact keeps new items, and what reads their texts.
+
+    Args:
+        artifact: what is served.
+        encoders: a run whose encoders and teachers read texts; None takes the run that the artifact lies in, if any.
+
+    Raises:
+        DistilrecError: `encoders` is not the run that the artifact was made in, or a part of it is missing.
+    """
+    store = serving_folder(artifact) / STORE_FILE
+    if encoders is not None:
+        return ItemKeeping(store, RunEncoder(encoders.absolute(), artifact))
+    run = find_run(artifact)
     if run is None:
         return ItemKeeping(store, None, NO_RUN)
     try:

@@ -36,8 +36,11 @@ from pipelines.driver import execute_run
 from pipelines.graph import build_graph
 from pipelines.new_item_table import REPEATED, ItemColumns
 from pipelines.served import find_artifact
+from pipelines.serving.item_encoder import item_keeping, items_notice
 from pipelines.stages import STAGES, StageContext
 from serve.backend import LocalBackend
+from serve.growing import Growing
+from serve.item_store import ItemStore
 from tests.components.teachers.recformer.language_models import shared_bert
 from tests.pipelines.recorder import Recorder
 from tests.pipelines.run_configs import make_config
@@ -175,6 +178,57 @@ def check_growth(run: Path) -> None:
     assert [item["item_id"] for item in found] == ["new-2"]
 
 
+def check_endpoint(run: Path) -> None:
+    """Items that are posted to the endpoint of a run get the very rows that the command gives them."""
+    keeping = item_keeping(run / "export")
+    assert keeping.encoder is not None
+    table = pl.read_csv(write_items(run, first=10), schema_overrides={"title": pl.String, "category": pl.String})
+    items = [
+        {"item_id": row["item_id"], "text": {"title": row["title"], "category": row["category"]}}
+        for row in table.iter_rows(named=True)
+    ]
+    growing = Growing(ItemStore(keeping.store), keeping.encoder)
+    known = known_ids(run)
+    with make_client(LocalBackend(Recommender(run / "export"), growing)) as client:
+        said = client.get("/v1/model").json()["new_items"]
+        assert (said["text"], said["why_not"]) == (["title", "category"], None)
+        answer = client.post("/v1/items", json={"items": items})
+        assert answer.json()["added"] == ["new-10", "new-11", "new-12"], answer.text
+        histories = [[known[0]], [known[4], "new-11", known[2]]]
+        posted = [
+            client.post("/v1/recommend", json={"history": history, "k": 1000, "exclude_seen": False}).json()["items"]
+            for history in histories
+        ]
+    added = add(run, write_items(run, first=10))
+    offline = Recommender(added.artifact).recommend(histories, 1000, exclude_seen=False)
+    assert posted == [
+        [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in one.items] for one in offline
+    ]
+    undo(run)
+
+
+def test_the_endpoint_gives_an_item_the_rows_that_the_command_gives_it(run: Path) -> None:
+    check_endpoint(run)
+
+
+def test_what_an_endpoint_can_take_is_said_when_it_starts(run: Path, tmp_path: Path) -> None:
+    known, keeping = Recommender(run / "export"), item_keeping(run / "export")
+    assert keeping.store == run.resolve() / "serving" / "items.sqlite"
+    notice = items_notice(known, keeping)
+    assert notice == "POST /v1/items takes new items by texts (title, category) or vectors of both (12), text (12)"
+    copy = shutil.copytree(run / "export", tmp_path / "models" / "shop")
+    alone = item_keeping(copy)
+    assert alone.store == copy.parent.resolve() / "serving" / "items.sqlite"
+    assert "not by texts: the artifact is not served from the folder of its run" in items_notice(known, alone)
+    given = item_keeping(copy, run)
+    assert given.store == alone.store
+    assert items_notice(known, given) == notice
+    shutil.rmtree(run / "teach" / "text")
+    assert "teach/text: missing" in items_notice(known, item_keeping(run / "export"))
+    with pytest.raises(UserError, match="teach/text: missing"):
+        item_keeping(copy, run)
+
+
 def test_new_items_are_ranked_and_known_ones_score_as_before(run: Path) -> None:
     check_growth(run)
     assert Recommender(run / "export").num_items == len(known_ids(run)), "the export itself stays"
@@ -193,6 +247,7 @@ def test_the_executor_hands_the_export_what_new_items_need(ray_session: None, tm
 def test_every_student_takes_new_items(kind: str, here: None, tmp_path: Path) -> None:
     fields = {"item_fields": ["category"]} if kind in ("fm", "deepfm") else {}
     run = make_run(tmp_path, student={"kind": kind, "dim": 16, **fields})
+    check_endpoint(run)
     check_growth(run)
     if fields:
         table = next(one for one in load_model(find_artifact(run)).item_tensors() if one.attribute)
