@@ -22,6 +22,7 @@ TRAIN_END: Final = "train_end"  # int32: items[:train_end] is the training part
 VALID_END: Final = "valid_end"  # int32: items[train_end:valid_end] validates, items[valid_end:] tests
 COUNT: Final = "count"  # int64, interactions in the training part
 TEXT: Final = "text"  # str, one sentence made from the text columns
+TITLE: Final = "title"  # str, how people call the item, optional
 STATE_PREFIX: Final = "state_"  # annotated sequences: one column of teacher states per teacher, state_NAME
 VALID_STATE_PREFIX: Final = "valid_state_"  # the same at the validation history: one state, or none without such a case
 
@@ -30,6 +31,7 @@ UNKNOWN: Final = 0  # an item id that the catalogue does not hold
 
 # Files of the prepared set and of artifacts.
 ITEMS_FILE: Final = "items.parquet"
+ATTRIBUTES_FILE: Final = "attributes.parquet"  # of artifacts: a column of lists of texts per item attribute
 USERS_FILE: Final = "users.parquet"
 SEQUENCES_FOLDER: Final = "sequences"
 REJECTED_FOLDER: Final = "rejected"

@@ -22,12 +22,13 @@ from components.artifacts.format import DIGEST, FILES, read_manifest, seal, veri
 from components.artifacts.growth import grow_model
 from components.artifacts.models import load_model
 from components.artifacts.registry import Registry
+from components.data.item_attributes import with_new_items
 from components.data.readers import InputConfig
 from components.errors import DataError, UserError
 from components.golden import write_golden
 from components.item_maker import ItemMaker, read_projections, table_rows, why_none
-from components.recommender import TITLE, Recommender
-from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, TEXT
+from components.recommender import Recommender
+from components.schema import ATTRIBUTES_FILE, COUNT, ITEM, ITEM_ID, ITEMS_FILE, TEXT, TITLE
 from components.scores_kept import check_scores
 from pipelines.added import SHOWN, Added
 from pipelines.cache import storage_errors
@@ -174,6 +175,9 @@ def _release(run: Path, base: Path, rows: Mapping[str, Tensor], items: pl.DataFr
         grown = load_model(folder)
         check_scores(load_model(base), grown)
         write_golden(grown, folder)  # new items may stand in the old answers
+        if ATTRIBUTES_FILE in manifest[FILES]:
+            known = pl.read_parquet(base / ATTRIBUTES_FILE)
+            with_new_items(known, found.frame, manifest["attributes"]).write_parquet(folder / ATTRIBUTES_FILE)
         kept = {name: value for name, value in manifest.items() if name not in OWN}
         before = manifest.get("added", {})
         seal(

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.artifacts.format import read_json, write_json
 from components.artifacts.models import load_model, read_model_config
 from components.artifacts.opinions import OPINIONS
+from components.data.item_attributes import attribute_values, choose_attributes
 from components.data.prepared import PreparedSet
 from components.errors import StageError, StorageError, UnknownNameError
 from components.golden import write_golden
-from components.recommender import HISTORIES_FILE, TITLE
+from components.recommender import HISTORIES_FILE
 from components.schema import (
+    ATTRIBUTES_FILE,
     CONFIG_FILE,
     COUNT,
     ITEM,
@@ -31,6 +33,7 @@ from components.schema import (
     METRICS_FILE,
     MODEL_FILE,
     TEXT,
+    TITLE,
     USER,
     USER_ID,
 )
@@ -63,6 +66,9 @@ class ExportConfig(BaseModel):
         pictures: put thumbnails of the items into the artifact, for the endpoint's page; ``"auto"`` does where the run
             reads pictures.
         opinions: put the teachers' item vectors into the artifact, so that the page can tell which teacher liked what.
+        attributes: columns of the item table that answers can be filtered by, and what separates several values in one
+            (``""``: nothing does). By default every column of names that is no prose, see
+            `components.data.item_attributes`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +79,7 @@ class ExportConfig(BaseModel):
     new_items: bool = True
     pictures: bool | Literal["auto"] = AUTO
     opinions: bool = True
+    attributes: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,7 @@ def run(context: StageContext) -> None:
         context.progress.advance()
         write_json(context.folder / METRICS_FILE, {**read_json(source / METRICS_FILE), **_tested(context, choice)})
         fields = _provenance(context, choice, prepared)
+        fields["attributes"] = write_attributes(prepared, context.folder, config.attributes)
         if config.new_items:
             fields["new_items"] = write_projections(
                 model, fields["model"]["kind"], context.inputs, prepared, context.folder, context.progress
@@ -185,6 +193,21 @@ def write_items(prepared: PreparedSet, folder: Path) -> None:
     """The catalogue in the order of item numbers, with the columns that an endpoint shows."""
     items = prepared.items
     items.select([name for name in SHOWN if name in items.columns]).write_parquet(folder / ITEMS_FILE)
+
+
+def write_attributes(prepared: PreparedSet, folder: Path, wanted: dict[str, str] | None) -> dict[str, str]:
+    """What the catalogue can be filtered by; no file where that is nothing.
+
+    Returns:
+        The separator of every attribute, for items that come later.
+
+    Raises:
+        UserError: a wanted attribute is no column of the item table, or has no values.
+    """
+    separators = choose_attributes(prepared.items, wanted)
+    if separators:
+        attribute_values(prepared.items, separators).write_parquet(folder / ATTRIBUTES_FILE)
+    return separators
 
 
 def write_histories(prepared: PreparedSet, folder: Path) -> None:

@@ -12,7 +12,18 @@ from components.artifacts.format import seal, write_json
 from components.artifacts.models import save_model
 from components.model import Catalog, Ranker
 from components.recommender import HISTORIES_FILE
-from components.schema import COUNT, ITEM, ITEM_ID, ITEMS, ITEMS_FILE, METRICS_FILE, TEXT, USER, USER_ID
+from components.schema import (
+    ATTRIBUTES_FILE,
+    COUNT,
+    ITEM,
+    ITEM_ID,
+    ITEMS,
+    ITEMS_FILE,
+    METRICS_FILE,
+    TEXT,
+    USER,
+    USER_ID,
+)
 from components.students import STUDENTS
 
 ARGUMENTS = {"dim": 16, "num_layers": 1, "num_heads": 2, "inner_dim": 32, "max_length": 12}
@@ -32,7 +43,15 @@ def item_id(number: int) -> str:
     return f"id-{number}"
 
 
-def write_artifact(folder: Path, num_items: int = 60, seed: int = 0, histories: bool = False) -> Path:
+def attributes_of(number: int) -> dict[str, list[str]]:
+    """Every item has a color, every second one no kind, the others two."""
+    kinds = [f"kind {number % 3}", "all, of them"] if number % 2 else []
+    return {"color": [("red", "green", "blue")[number % 3]], "kinds": kinds}
+
+
+def write_artifact(
+    folder: Path, num_items: int = 60, seed: int = 0, histories: bool = False, attributes: bool = False
+) -> Path:
     folder.mkdir(parents=True)
     model, catalog = make_model(num_items, seed)
     save_model(model, folder, kind="sasrec", family="student", arguments=ARGUMENTS, catalog=catalog)
@@ -48,5 +67,8 @@ def write_artifact(folder: Path, num_items: int = 60, seed: int = 0, histories: 
     if histories:
         users = pl.DataFrame({USER_ID: ["ann", "böb"], USER: [1, 2], ITEMS: [[3, 4, 5], [9]]})
         users.write_parquet(folder / HISTORIES_FILE)
+    if attributes:
+        values = {name: pl.List(pl.String) for name in attributes_of(1)}
+        pl.DataFrame(map(attributes_of, numbers), schema=values).write_parquet(folder / ATTRIBUTES_FILE)
     seal(folder, {"model": {"name": "tiny"}, "seeds": [seed]})
     return folder

@@ -172,6 +172,22 @@ def test_original_pictures_and_histories_stay_behind_unless_asked(inputs: dict[s
     assert carried.fingerprint == own.fingerprint
 
 
+def test_the_export_carries_attributes(inputs: dict[str, Path], tmp_path: Path) -> None:
+    table = pl.read_parquet(inputs["prepare"] / "items.parquet")
+    columns = {"brand": ["3M", None] * 30, "tags": ["a|b", "b"] * 30, "plot": ["long " * 40] * 60}
+    table.with_columns(**{name: pl.Series(values) for name, values in columns.items()}).write_parquet(
+        inputs["prepare"] / "items.parquet"
+    )
+    seal(inputs["prepare"], {"stage": "prepare"})
+    folder = exported(inputs, tmp_path / "export")
+    assert Recommender(folder).item("id-1") == ("Thing Nº 1", {"brand": ["3M"], "tags": ["a", "b"]})
+    assert read_json(folder / "manifest.json")["attributes"] == {"brand": "", "tags": "|"}
+    chosen = Recommender(exported(inputs, tmp_path / "chosen", attributes={"tags": ""}))
+    assert chosen.item("id-1") == ("Thing Nº 1", {"tags": ["a|b"]})
+    with pytest.raises(UnknownNameError, match=r"export.attributes 'tag'; known: brand, plot, tags"):
+        exported(inputs, tmp_path / "wrong", attributes={"tag": ""})
+
+
 def test_the_same_inputs_give_the_same_manifest(inputs: dict[str, Path], tmp_path: Path) -> None:
     one, two = exported(inputs, tmp_path / "one"), exported(inputs, tmp_path / "two")
     assert (one / "manifest.json").read_bytes() == (two / "manifest.json").read_bytes()
