@@ -21,6 +21,7 @@ from components.running_top import merge_block, merge_row, take_clear
 from components.schema import PAD
 
 IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 TILE: Final = 8  # rows of every matrix product in reproducible mode; matrix kernels change with the number of rows
 TOKENS: Final = 4096  # items of histories that a CPU encodes at once in evaluation: activations stay in its cache too
 MIN_ROWS: Final = 64  # rows that share one reading of a large catalog's vectors
@@ -132,6 +133,7 @@ class Scorer:
         *,
         exclude_seen: bool = True,
         users: Sequence[int] | None = None,
+        among: Sequence[Mask | None] | None = None,
     ) -> tuple[IntArray, NDArray[np.float32]]:
         """The best items of each history: (B, k) item numbers and (B, k) scores, best first.
 
@@ -143,6 +145,8 @@ class Scorer:
             k: items per history.
             exclude_seen: leave out the items of the history.
             users: user numbers, 0 where unknown.
+            among: for each history (N + 1,) which items may be ranked, None for all. Scores and their order are those
+                of the ranking of all items, to the last bit.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -153,7 +157,13 @@ class Scorer:
             states = self._states(histories[part], None if users is None else users[part])
             best = self._best_of_tree if isinstance(self.model.head, TreeHead) else self._best
             for rows in _slices(len(states), len(states) if self.reproducible else self._rows_at_once()):
-                best(states[rows], None if seen is None else seen[rows], items[part][rows], scores[part][rows])
+                best(
+                    states[rows],
+                    None if seen is None else seen[rows],
+                    None if among is None else among[part][rows],
+                    items[part][rows],
+                    scores[part][rows],
+                )
         return items, scores
 
     @torch.inference_mode()
@@ -164,6 +174,24 @@ class Scorer:
         blocks = [self._block(states, start, min(start + self.block_items, end)) for start in starts]
         found: NDArray[np.float32] = torch.cat(blocks, dim=1).float().cpu().numpy()
         return found
+
+    @torch.inference_mode()
+    def states_of(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None = None) -> Tensor:
+        """(B, D) the states of histories, encoded as for `top_k`."""
+        return self._states(histories, users)
+
+    @torch.inference_mode()
+    def scores_of(
+        self, histories: Sequence[NDArray[np.int32]], items: Sequence[int], users: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """(B, C) scores of the items `items` after each history, all histories in one pass.
+
+        They may differ from those of `top_k` in the last bits.
+        """
+        states = self.model.states(self._batch(histories, users))
+        found = self.model.head.scores(states, torch.tensor(items, device=self.device))
+        scores: NDArray[np.float32] = found.float().cpu().numpy()
+        return scores
 
     def _states(self, histories: Sequence[NDArray[np.int32]], users: Sequence[int] | None) -> Tensor:
         """(B, D); in reproducible mode one history does not change another's to the last bit."""
@@ -183,6 +211,7 @@ class Scorer:
         self,
         states: Tensor,
         seen: Sequence[NDArray[np.int32]] | None,
+        among: Sequence[Mask | None] | None,
         items: IntArray,
         scores: NDArray[np.float32],
     ) -> None:
@@ -193,6 +222,8 @@ class Scorer:
             block = self._block(states, start, min(start + width, end))
             if seen is not None:
                 block = _mask(block, seen, start)
+            if among is not None:
+                block = _barred(block, among, start)
             block = block.float()
             left = np.arange(len(items)) if start > 1 else take_clear(block, items, scores)
             if len(left) == len(items):
@@ -206,13 +237,17 @@ class Scorer:
         self,
         states: Tensor,
         seen: Sequence[NDArray[np.int32]] | None,
+        among: Sequence[Mask | None] | None,
         items: IntArray,
         scores: NDArray[np.float32],
     ) -> None:
         """As `_best`, without a look at blocks that cannot hold a best item."""
         head = cast(TreeHead, self.model.head)
         for part in _slices(len(states), 1 if self.reproducible else len(states)):
-            found = top_items(head, states[part], items.shape[1], None if seen is None else seen[part])
+            left_out = None if seen is None else seen[part]
+            found = top_items(
+                head, states[part], items.shape[1], left_out, among=None if among is None else among[part]
+            )
             numbers, values = found.items.cpu().numpy(), found.scores.float().cpu().numpy()
             order = np.lexsort((numbers, -values))
             items[part], scores[part] = np.take_along_axis(numbers, order, 1), np.take_along_axis(values, order, 1)
@@ -239,6 +274,15 @@ def _mask(scores: Tensor, histories: Sequence[NDArray[np.int32]], start: int) ->
     scores = scores.contiguous()
     scores.view(-1)[flat] = -torch.inf
     return scores
+
+
+def _barred(scores: Tensor, among: Sequence[Mask | None], start: int) -> Tensor:
+    """(B, C) scores, -inf where a row's mask does not let an item pass; column 0 belongs to item `start`."""
+    barred = np.zeros(scores.shape, dtype=np.bool_)
+    for row, mask in enumerate(among):
+        if mask is not None:
+            barred[row] = ~mask[start : start + scores.shape[1]]
+    return scores.masked_fill(torch.from_numpy(barred).to(scores.device), -torch.inf)
 
 
 def _positions(values: Tensor, below: IntArray, not_above: IntArray, items: int, ties: str) -> IntArray:

@@ -37,6 +37,10 @@ class OutputHead(nn.Module, ABC):
         """What `block` may be called with instead of `states`, so that many blocks of the same states cost less."""
         return states
 
+    def inner_product_vectors(self) -> Tensor | None:
+        """(N, D) vectors of items 1..N whose products with a state are its scores; None where that is not all."""
+        return None
+
 
 @dataclass(frozen=True)
 class Phase:

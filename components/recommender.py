@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -14,38 +14,61 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components.approximate import SAMPLE, ApproximateScorer, Recall, drawn_histories
 from components.artifacts.format import REMEDY, read_json, verify
 from components.artifacts.growth import grown_model
 from components.artifacts.models import ModelConfig, load_model, read_model_config
-from components.errors import ArtifactError
+from components.artifacts.tables import read_attributes, read_table, titles
+from components.catalog_filters import CatalogFilters, Filter, ItemAttributes
+from components.errors import ArtifactError, UserError
+from components.explanations import influences
 from components.inference import Scorer
 from components.model import ItemTensor
 from components.schema import (
+    ATTRIBUTES_FILE,
     CONFIG_FILE,
     COUNT,
     ITEM_ID,
+    ITEMS,
     ITEMS_FILE,
     METRICS_FILE,
     MODEL_FILE,
     PAD,
-    TEXT,
 )
 from components.scores_kept import check_scores
 
 IntArray = NDArray[np.int64]
-TITLE: Final = "title"
+Retrieval = Literal["exact", "faiss"]
+MIN_RECALL: Final = 0.95  # of approximate retrieval, below which it is refused
 HISTORIES_FILE: Final = "histories.parquet"  # optional: user_id, user, items; only where the export was asked for it
 POPULARITY: Final = "popularity"  # what stands in for a model where no item of a history is known
-TEXT_LENGTH: Final = 120  # characters of an item's text that stand in for a missing title
+
+
+@dataclass(frozen=True)
+class Cause:
+    """An item of the history that moved a recommended item's score.
+
+    Attributes:
+        change: the score without it is lower by so much; negative where it spoke against the recommended item.
+    """
+
+    item_id: str
+    title: str | None
+    change: float
 
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """One recommended item."""
+    """One recommended item.
+
+    Attributes:
+        because: what moved its score most, strongest first; None where the query did not ask.
+    """
 
     item_id: str
     score: float
     title: str | None = None
+    because: tuple[Cause, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +88,20 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Query:
-    """One question: the best `k` items after `history`."""
+    """One question: the best `k` items after `history`.
+
+    Attributes:
+        user: number of the user, 0 where unknown.
+        filter: which items may be recommended; None for all.
+        explain: say of each item which items of the history moved its score, see `components.explanations`.
+    """
 
     history: Sequence[str]
     k: int = 10
     exclude_seen: bool = True
     user: int = 0
+    filter: Filter | None = None
+    explain: bool = False
 
 
 class Recommender:
@@ -85,6 +116,8 @@ class Recommender:
         config: what the model is.
         metrics: how it measured.
         num_items: items of the catalogue.
+        attributes: what items can be filtered by.
+        recall: of approximate retrieval; None where search is exact.
 
     Raises:
         ArtifactError: the artifact is corrupt or incomplete; the message names the file.
@@ -101,16 +134,22 @@ class Recommender:
         self.metrics = read_json(self.folder / METRICS_FILE)  # kept: the folder may vanish while the model serves
         self._scorer = Scorer(load_model(self.folder), device=device, reproducible=True)
         self._read_items()
+        path = self.folder / ATTRIBUTES_FILE
+        has_attributes = ATTRIBUTES_FILE in listed
+        self.attributes = ItemAttributes(read_attributes(path, self.num_items) if has_attributes else pl.DataFrame())
+        self._filters = CatalogFilters(self.attributes, self._numbers)
+        self._approximate: ApproximateScorer | None = None
+        self.recall: Recall | None = None
 
     def _read_items(self) -> None:
-        table = _read_table(self.folder / ITEMS_FILE, [ITEM_ID, COUNT])
+        table = read_table(self.folder / ITEMS_FILE, [ITEM_ID, COUNT])
         self.item_ids: list[str] = table[ITEM_ID].cast(pl.String).to_list()
         self.num_items = len(self.item_ids)
         if self.num_items != self._scorer.model.num_items:
             model_items = self._scorer.model.num_items
             path = self.folder / ITEMS_FILE
             raise ArtifactError(f"{path}: {self.num_items} items, the model ranks {model_items}; {REMEDY}")
-        self.titles = _titles(table)
+        self.titles = titles(table)
         self._numbers = {item_id: number for number, item_id in enumerate(self.item_ids, start=1)}
         self._counts = table[COUNT].cast(pl.Float32).to_numpy()
 
@@ -138,8 +177,30 @@ class Recommender:
         other.item_ids, other.titles = [*self.item_ids, *ids], [*self.titles, *titles]
         other.num_items = len(other.item_ids)
         other._numbers = self._numbers | {item_id: self.num_items + place for place, item_id in enumerate(ids, start=1)}
+        other._filters = CatalogFilters(self.attributes, other._numbers)  # new items have no attributes
         other._counts = np.concatenate([self._counts, np.zeros(len(ids), self._counts.dtype)])
+        if self._approximate is not None:
+            other._approximate = ApproximateScorer(other._scorer)
         return other
+
+    def search_approximately(self, min_recall: float) -> None:
+        """From now on rank candidates alone, see `components.approximate`; but exactly where a query has a filter.
+
+        Raises:
+            UserError: that is not possible with this model, or it finds less than `min_recall`.
+        """
+        approximate = ApproximateScorer(self._scorer)
+        recall = self._measured(approximate)
+        if recall.recall < min_recall:
+            raise UserError(f"{recall}, less than --min-recall {min_recall:.1%}; lower it, or leave --retrieval exact")
+        self._approximate, self.recall = approximate, recall
+
+    def _measured(self, approximate: ApproximateScorer) -> Recall:
+        """Over the histories that the artifact carries, else over drawn ones."""
+        if HISTORIES_FILE in self.manifest["files"]:
+            stored = read_table(self.folder / HISTORIES_FILE, [ITEMS])[ITEMS].head(SAMPLE).to_list()
+            return approximate.measure([np.array(items, dtype=np.int32) for items in stored], "of stored users")
+        return approximate.measure(drawn_histories(self._counts), "drawn by popularity")
 
     @property
     def name(self) -> str:
@@ -168,18 +229,30 @@ class Recommender:
     def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer queries together; each answer is the one that the query alone would get."""
         numbers = [self._known(query.history) for query in queries]
+        groups: dict[tuple[bool, int], list[int]] = {}
+        for i, query in enumerate(queries):
+            if len(numbers[i]):
+                groups.setdefault(self._company(query), []).append(i)
         answers: dict[int, tuple[IntArray, NDArray[np.float32]]] = {}
-        for exclude_seen in (True, False):
-            chosen = [i for i, q in enumerate(queries) if q.exclude_seen == exclude_seen and len(numbers[i])]
-            if chosen:
-                items, scores = self._scorer.top_k(
-                    [numbers[i] for i in chosen],
-                    min(max(queries[i].k for i in chosen), self.num_items),
-                    exclude_seen=exclude_seen,
-                    users=[queries[i].user for i in chosen],
-                )
-                answers |= {i: (items[row], scores[row]) for row, i in enumerate(chosen)}
-        return [self._shown(query, answers.get(i)) for i, query in enumerate(queries)]
+        for chosen in groups.values():
+            items, scores = self._ranked([queries[i] for i in chosen], [numbers[i] for i in chosen])
+            answers |= {i: (items[row], scores[row]) for row, i in enumerate(chosen)}
+        return [self._shown(query, numbers[i], answers.get(i)) for i, query in enumerate(queries)]
+
+    def _company(self, query: Query) -> tuple[bool, int]:
+        """Queries of equal company are ranked together: what is approximate depends on `k`, what is exact does not."""
+        return query.exclude_seen, query.k if self._approximate is not None and query.filter is None else 0
+
+    def _ranked(
+        self, queries: Sequence[Query], histories: Sequence[NDArray[np.int32]]
+    ) -> tuple[IntArray, NDArray[np.float32]]:
+        """(B, k) items and scores of queries of one company; `k` is the largest of theirs."""
+        k, exclude_seen = min(max(query.k for query in queries), self.num_items), queries[0].exclude_seen
+        users = [query.user for query in queries]
+        if self._approximate is not None and queries[0].filter is None:
+            return self._approximate.top_k(histories, k, exclude_seen=exclude_seen, users=users)
+        among = [None if query.filter is None else self._filters.mask(query.filter) for query in queries]
+        return self._scorer.top_k(histories, k, exclude_seen=exclude_seen, users=users, among=among)
 
     def knows(self, item_id: str) -> bool:
         """Whether the catalogue holds the item."""
@@ -189,18 +262,41 @@ class Recommender:
         numbers = (self._numbers.get(item_id) for item_id in history)
         return np.array([number for number in numbers if number is not None], dtype=np.int32)
 
-    def _shown(self, query: Query, answer: tuple[IntArray, NDArray[np.float32]] | None) -> Recommendation:
+    def _shown(
+        self, query: Query, history: NDArray[np.int32], answer: tuple[IntArray, NDArray[np.float32]] | None
+    ) -> Recommendation:
         unknown = self.unknown_items(query.history)
-        if answer is None:  # items are numbered by frequency, so the most frequent ones are the first ones
-            count = min(query.k, self.num_items)
-            return Recommendation(self._items(range(1, count + 1), self._counts[:count]), unknown, POPULARITY)
-        items, scores = answer[0][: query.k], answer[1][: query.k]
-        left = int((items != PAD).sum())
-        return Recommendation(self._items(items[:left], scores[:left]), unknown)
+        if answer is None:
+            items = self._popular(query)
+            scores = self._counts[items - 1]
+        else:
+            items, scores = answer[0][: query.k], answer[1][: query.k]
+            left = int((items != PAD).sum())
+            items, scores = items[:left], scores[:left]
+        causes = self._causes(query, history, items)
+        triples = zip(items.tolist(), scores.tolist(), causes, strict=True)
+        shown = [ScoredItem(self.item_ids[i - 1], score, self.titles[i - 1], why) for i, score, why in triples]
+        return Recommendation(shown, unknown, POPULARITY if answer is None else None)
 
-    def _items(self, items: Sequence[int] | range | IntArray, scores: NDArray[np.float32]) -> list[ScoredItem]:
-        pairs = zip(items, scores.tolist(), strict=True)
-        return [ScoredItem(self.item_ids[i - 1], score, self.titles[i - 1]) for i, score in pairs]
+    def _popular(self, query: Query) -> IntArray:
+        """Numbers of the most frequent items: they are numbered by frequency, so these are the first ones."""
+        if query.filter is None:
+            return np.arange(1, min(query.k, self.num_items) + 1)
+        return np.flatnonzero(self._filters.mask(query.filter))[: query.k]
+
+    def _causes(self, query: Query, history: NDArray[np.int32], items: IntArray) -> Sequence[tuple[Cause, ...] | None]:
+        if not query.explain:
+            return [None] * len(items)
+        found = influences(self._scorer, history, items.tolist(), query.user)
+        return [tuple(self._cause(one.number, one.change) for one in few) for few in found]
+
+    def _cause(self, number: int, change: float) -> Cause:
+        return Cause(self.item_ids[number - 1], self.titles[number - 1], change)
+
+    def item(self, item_id: str) -> tuple[str | None, dict[str, list[str]]] | None:
+        """Title and attributes of an item; None where the catalogue does not hold it."""
+        number = self._numbers.get(item_id)
+        return None if number is None else (self.titles[number - 1], self.attributes.of(number))
 
     def search(self, text: str, limit: int = 20) -> list[tuple[str, str | None]]:
         """(item id, title) of items whose id or title holds `text`, ignoring case, the most frequent ones first."""
@@ -215,22 +311,3 @@ def model_name(manifest: Mapping[str, Any], kind: str) -> str:
     model = manifest.get("model")
     name = model.get("name") if isinstance(model, dict) else None
     return f"{name or kind}@{manifest['files'][MODEL_FILE][:12]}"
-
-
-def _read_table(path: Path, needed: list[str]) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArtifactError(f"{path}: not readable as Parquet ({error}); {REMEDY}") from error
-    lacking = [name for name in needed if name not in table.columns]
-    if lacking:
-        raise ArtifactError(f"{path}: lacks the columns {', '.join(lacking)}; {REMEDY}")
-    return table
-
-
-def _titles(table: pl.DataFrame) -> list[str | None]:
-    """An item's title, else the beginning of its text, else None."""
-    columns = [pl.col(name).cast(pl.String).replace("", None) for name in (TITLE, TEXT) if name in table.columns]
-    if not columns:
-        return [None] * table.height
-    return table.select(pl.coalesce(columns).str.slice(0, TEXT_LENGTH)).to_series().to_list()

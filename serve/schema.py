@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from serve.query import MAX_EXPLAINED, MAX_EXPLAINED_REQUESTS, FilterRequest
 from serve.settings import MAX_BATCH, MAX_BATCH_ITEMS, MAX_HISTORY, MAX_K
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -32,6 +43,17 @@ class RecommendRequest(BaseModel):
     model: Identifier | None = Field(
         default=None, description="a loaded version by name, for comparisons; `GET /v1/model` lists them"
     )
+    filter: FilterRequest | None = Field(default=None, description="which items may be recommended")
+    explain: StrictBool = Field(
+        default=False, description=f"say which items of the history moved each score; k is at most {MAX_EXPLAINED}"
+    )
+
+    @field_validator("explain")
+    @classmethod
+    def _bounded(cls, explain: bool, given: ValidationInfo) -> bool:
+        if explain and given.data.get("k", 0) > MAX_EXPLAINED:
+            raise ValueError(f"explains at most {MAX_EXPLAINED} items; ask for a smaller k")
+        return explain
 
     @model_validator(mode="after")
     def _one_source(self) -> RecommendRequest:
@@ -52,6 +74,8 @@ class BatchRequest(BaseModel):
         asked = sum(request.k for request in self.requests)
         if asked > MAX_BATCH_ITEMS:
             raise ValueError(f"asks for {asked} items in all; at most {MAX_BATCH_ITEMS} per call")
+        if sum(request.explain for request in self.requests) > MAX_EXPLAINED_REQUESTS:
+            raise ValueError(f"explains more than {MAX_EXPLAINED_REQUESTS} requests; send the others in another call")
         return self
 
 
@@ -62,10 +86,23 @@ class Item(BaseModel):
     title: str | None = None
 
 
+class CatalogItem(Item):
+    """One item of the catalogue with its attributes: name -> values."""
+
+    attributes: dict[str, list[str]]
+
+
+class Cause(Item):
+    """An item of the history; without it the recommended item's score would be lower by `change`."""
+
+    change: float
+
+
 class RankedItem(Item):
-    """One recommended item."""
+    """One recommended item; `because` is there where `explain` was asked for, strongest first."""
 
     score: float
+    because: list[Cause] | None = None
 
 
 class RecommendResponse(BaseModel):
@@ -93,7 +130,7 @@ class BatchResponse(BaseModel):
 class ItemsResponse(BaseModel):
     """Items that a search found, the most frequent ones first."""
 
-    items: list[Item]
+    items: list[CatalogItem]
 
 
 class ModelVersion(BaseModel):
@@ -122,7 +159,12 @@ class NewItemsInformation(BaseModel):
 
 
 class ModelResponse(BaseModel):
-    """The model that serves, and what else is loaded."""
+    """The model that serves, and what else is loaded.
+
+    Attributes:
+        attributes: by which answers can be filtered.
+        retrieval: ``method`` is ``"exact"`` or ``"faiss"``, the latter with its measured ``recall``.
+    """
 
     name: str
     version: str
@@ -136,6 +178,8 @@ class ModelResponse(BaseModel):
     pictures: bool = Field(description="whether items have pictures at `/v1/items/ITEM_ID/picture`")
     teachers: list[str] = Field(description="whose opinions `/v1/opinions` knows")
     new_items: NewItemsInformation
+    attributes: list[str]
+    retrieval: dict[str, Any]
     manifest: dict[str, Any]
 
 

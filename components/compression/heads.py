@@ -60,6 +60,10 @@ class FlatHead(OutputHead):
         """(P, D) -> (P, stop - start)."""
         return self.item_embedding.block_products(states, start, stop)
 
+    def inner_product_vectors(self) -> Tensor | None:
+        """(N, D)."""
+        return self.item_embedding.rows(1, self.item_embedding.num_items + 1)
+
 
 class TreeHead(OutputHead):
     """Two-level softmax (CpRec, section 3.2.2): the root ranks the items of the first block and the other blocks.

@@ -16,6 +16,7 @@ from components.compression.heads import TreeHead
 from components.schema import PAD
 
 Rule = Literal["exact", "paper", "code"]
+Mask = NDArray[np.bool_]
 SLACK: Final = 1e-2  # of logits: rounding never leaves out what may be among the best
 
 
@@ -36,7 +37,12 @@ class TopItems:
 
 @torch.no_grad()
 def top_items(
-    head: TreeHead, states: Tensor, k: int, seen: Sequence[NDArray[np.int32]] | None = None, rule: Rule = "exact"
+    head: TreeHead,
+    states: Tensor,
+    k: int,
+    seen: Sequence[NDArray[np.int32]] | None = None,
+    rule: Rule = "exact",
+    among: Sequence[Mask | None] | None = None,
 ) -> TopItems:
     """The `k` best items of every state (CpRec, section 3.2.2).
 
@@ -51,12 +57,14 @@ def top_items(
         k: items per state.
         seen: items to leave out, for each state.
         rule: which blocks are visited.
+        among: (N + 1,) for each state which items may be ranked, None for all. That leaves bounds as they are: a block
+            is at least as probable as those of its items that remain.
     """
     root = _numbers_only(F.linear(states, head.root).log_softmax(1))
     own = head.blocks.sizes[0]
     items = states.new_zeros(len(states), k, dtype=torch.int64)
     scores = states.new_full((len(states), k), -torch.inf)
-    values, places = _without(root[:, :own].clone(), 1, seen, range(len(states))).topk(min(k, own), dim=1)
+    values, places = _without(root[:, :own].clone(), 1, seen, among, range(len(states))).topk(min(k, own), dim=1)
     items, scores = _merge(items, scores, places + 1, values)
     parents, order = root[:, own:].sort(dim=1, descending=True)
     limit = root.topk(min(k, root.shape[1]), dim=1).values[:, -1]
@@ -75,7 +83,7 @@ def top_items(
             start = head.blocks.starts[leaf + 1]
             logits = F.linear(F.linear(states[rows], head.projections[leaf]), head.leaves[leaf])
             outside = parent[rows, None] - logits.logsumexp(1, keepdim=True)  # what makes a logit a log probability
-            logits = _without(logits, start, seen, rows.tolist())
+            logits = _without(logits, start, seen, among, rows.tolist())
             values, places = _largest(logits, k, scores[rows, -1] - outside[:, 0])
             found = _numbers_only(values + outside)
             items[rows], scores[rows] = _merge(items[rows], scores[rows], places + start, found)
@@ -108,12 +116,21 @@ def _merge(items: Tensor, scores: Tensor, new_items: Tensor, new_scores: Tensor)
     return numbers.gather(1, chosen), best
 
 
-def _without(scores: Tensor, start: int, seen: Sequence[NDArray[np.int32]] | None, rows: Sequence[int]) -> Tensor:
-    """(P, C) scores of the items from `start` on; those that row ``rows[p]`` has seen become -inf."""
-    if seen is None:
-        return scores
+def _without(
+    scores: Tensor,
+    start: int,
+    seen: Sequence[NDArray[np.int32]] | None,
+    among: Sequence[Mask | None] | None,
+    rows: Sequence[int],
+) -> Tensor:
+    """(P, C) scores of the items from `start` on; those that row ``rows[p]`` has seen or may not have become -inf."""
     for place, row in enumerate(rows):
-        columns = seen[row].astype(np.int64) - start
-        inside = columns[(columns >= 0) & (columns < scores.shape[1])]
-        scores[place, torch.from_numpy(inside).to(scores.device)] = -torch.inf
+        if seen is not None:
+            columns = seen[row].astype(np.int64) - start
+            inside = columns[(columns >= 0) & (columns < scores.shape[1])]
+            scores[place, torch.from_numpy(inside).to(scores.device)] = -torch.inf
+        mask = None if among is None else among[row]
+        if mask is not None:
+            barred = torch.from_numpy(~mask[start : start + scores.shape[1]]).to(scores.device)
+            scores[place, barred] = -torch.inf
     return scores

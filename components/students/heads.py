@@ -75,6 +75,10 @@ class DotProductHead(OutputHead):
         """(P, D) -> (P, stop - start)."""
         return torch.mm(states, self.item_embedding.rows(start, stop).t())
 
+    def inner_product_vectors(self) -> Tensor | None:
+        """(N, D)."""
+        return self.item_embedding.rows(1, self.item_embedding.num_items + 1)
+
 
 def learnt_items(model: Ranker) -> ItemEmbedding:
     """The item vectors that the model's network reads, or, where it reads none, those that states are compared with.
@@ -113,6 +117,10 @@ class BiasedHead(DotProductHead):
     def block(self, states: Tensor, start: int, stop: int) -> Tensor:
         """(P, D) -> (P, stop - start)."""
         return super().block(states, start, stop) + self.bias[start:stop]
+
+    def inner_product_vectors(self) -> Tensor | None:
+        """None: the bias is no part of a product with the state."""
+        return None
 
 
 Comparison = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (P,), (P, m), (P,), (m,) or (P, m) -> scalar

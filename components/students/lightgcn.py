@@ -141,6 +141,10 @@ class BPRHead(DotProductHead):
         """(P, 2 D) -> (P, stop - start)."""
         return super().block(states[:, : self.item_embedding.dim], start, stop)
 
+    def inner_product_vectors(self) -> Tensor | None:
+        """None: only the first half of a state meets them."""
+        return None
+
 
 class LightGCN(Ranker):
     """Ranks by <user, item> after propagation. A user's history counts through the graph alone.

@@ -12,9 +12,10 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
+from components.artifacts.tables import TEXT_LENGTH
 from components.data.item_text import NO_TEXT, as_text, item_text
 from components.errors import DistilrecError, StorageError
-from components.recommender import TEXT_LENGTH, TITLE
+from components.schema import TITLE
 from serve.backend import Backend
 from serve.errors import ApiError
 from serve.growing import Growing, finite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter
@@ -51,15 +51,19 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
         users = await users_of(request.requests, histories)
         results: list[dict[str, Any]] = [{} for _ in request.requests]
         for version, part in places.items():
-            asked = [request.requests[place] for place in part]
+            asked = {f"requests.{place}.": request.requests[place] for place in part}
             model = models.named(version)
             try:
                 with current().asking(model.version):
-                    answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
+                    answers = await backend.answer_all(
+                        model, [to_query(one, model, users, at) for at, one in asked.items()]
+                    )
             except CandidateFailedError:
                 model = models.pick_incumbent()
                 with current().asking(model.version):
-                    answers = await backend.answer_all(model, [to_query(one, model, users) for one in asked])
+                    answers = await backend.answer_all(
+                        model, [to_query(one, model, users, at) for at, one in asked.items()]
+                    )
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -112,18 +116,31 @@ async def users_of(requests: Sequence[RecommendRequest], histories: Histories) -
     return Users(known, histories.base.fingerprint)
 
 
-def to_query(request: RecommendRequest, model: Served, users: Users) -> Query:
-    """The recommender's query for a request. A user's number is for models of the same data: elsewhere it is somebody
-    else's."""
+def to_query(request: RecommendRequest, model: Served, users: Users, field: str = "") -> Query:
+    """The recommender's query for a request; `field` leads to it in error answers.
+
+    A user's number is for models of the same data: elsewhere it is somebody else's.
+
+    Raises:
+        ApiError: 422, the model's catalogue lacks an attribute of the filter.
+    """
+    wanted = None
+    if request.filter is not None:
+        wanted = request.filter.to_filter(model.recommender.attributes, field)
     if request.history is not None:
-        return Query(request.history, request.k, request.exclude_seen)
+        return Query(request.history, request.k, request.exclude_seen, filter=wanted, explain=request.explain)
     history = users.histories.get(request.user_id or "", History([]))
     user = history.user if fingerprint_of(model.recommender.manifest) == users.fingerprint else 0
-    return Query(history.items, request.k, request.exclude_seen, user)
+    return Query(history.items, request.k, request.exclude_seen, user, wanted, request.explain)
 
 
 def shown(answer: Recommendation, model: Served, telemetry: Telemetry) -> dict[str, Any]:
     """The body of an answer."""
     telemetry.answered(answer, model.version)
-    items = [{"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.items]
+    items: list[dict[str, Any]] = [
+        {"item_id": item.item_id, "title": item.title, "score": item.score} for item in answer.items
+    ]
+    for body, item in zip(items, answer.items, strict=True):
+        if item.because is not None:
+            body["because"] = [asdict(cause) for cause in item.because]
     return {"items": items, "model": model.name, "unknown_items": answer.unknown_items, "fallback": answer.fallback}

@@ -226,7 +226,10 @@ def test_the_model_describes_itself(client: TestClient) -> None:
 
 def test_items_are_found(client: TestClient) -> None:
     found = client.get("/v1/items", params={"query": "nº 2", "limit": 2}).json()["items"]
-    assert found == [{"item_id": "id-2", "title": "Thing Nº 2"}, {"item_id": "id-20", "title": "Thing Nº 20"}]
+    assert found == [
+        {"item_id": "id-2", "title": "Thing Nº 2", "attributes": {}},
+        {"item_id": "id-20", "title": "Thing Nº 20", "attributes": {}},
+    ]
     assert client.get("/v1/items", params={"limit": 0}).json()["field"] == "limit"
 
 
@@ -269,6 +272,7 @@ def test_the_description_lists_every_path(client: TestClient) -> None:
         "/v1/events",
         "/v1/model",
         "/v1/items",
+        "/v1/items/{item_id}",
         "/v1/items/{item_id}/picture",
         "/v1/opinions",
         "/healthz",
