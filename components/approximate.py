@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.errors import UserError
+from components.errors import ArtifactError, UserError
 from components.inference import IntArray, Scorer
 from components.schema import PAD
 
@@ -41,6 +41,11 @@ class Recall:
     histories: int
     source: str
 
+    def __str__(self) -> str:
+        return (
+            f"faiss finds {self.recall:.1%} of the exact {self.k} best items ({self.histories} histories {self.source})"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)
@@ -57,6 +62,7 @@ class ApproximateScorer:
 
     Raises:
         UserError: faiss is not installed, or the model's scores are no inner products of a state and item vectors.
+        ArtifactError: some of these are not finite.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -69,7 +75,11 @@ class ApproximateScorer:
                 "--retrieval exact"
             )
         self._scorer = scorer
-        table = _even(vectors.float().cpu().numpy())
+        table = _even(vectors.detach().float().cpu().numpy())
+        if not np.isfinite(table).all():
+            raise ArtifactError(
+                "the model has item vectors that are not numbers: its training diverged; train it again"
+            )
         self._index = faiss.IndexPQFastScan(table.shape[1], table.shape[1] // 2, BITS, faiss.METRIC_INNER_PRODUCT)
         chosen = np.random.default_rng(0).permutation(len(table))[:TRAINED]
         self._index.train(_enough(table[chosen]))

@@ -175,14 +175,24 @@ def recommend(
     history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     exclude_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="ATTRIBUTE=VALUE", help="Only items with it, or with another one named.")
+    ] = None,
+    deny: Annotated[list[str] | None, typer.Option(metavar="ATTRIBUTE=VALUE", help="No items with it.")] = None,
+    allow_item: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only such items.")] = None,
+    deny_item: Annotated[list[str] | None, typer.Option(metavar="ID", help="Not this item.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what of the history moved each score.")] = False,
     as_json: Json = False,
 ) -> None:
     """Rank the catalog for one history with the exported model, offline."""
 
     def rank() -> None:
+        from pipelines.recommend import filter_of
         from pipelines.recommend import recommend as recommend_offline
 
-        recommend_offline(run_folder, [item for item in history.split(",") if item], k, exclude_seen, as_json)
+        wanted = filter_of(allow or [], deny or [], allow_item, deny_item or [])
+        items = [item for item in history.split(",") if item]
+        recommend_offline(run_folder, items, k, exclude_seen, as_json, wanted, explain=explain)
 
     act(rank)
 

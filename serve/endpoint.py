@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,8 +74,9 @@ class Endpoint:
         self.workers, self.trial_workers = Workers(), Workers()
         self._publish: Callable[[], None] | None = None  # until the application is built
         self.growing = growing(keeping) if keeping else None
-        self._fixed = Models() if line else Models(as_served(load(artifact)))
-        self.follower = Follower(Line(Path(line)), _replica_name(), load, self._grow).start() if line else None
+        loading = partial(load, retrieval=self.settings.retrieval, min_recall=self.settings.min_recall)
+        self._fixed = Models() if line else Models(as_served(loading(artifact)))
+        self.follower = Follower(Line(Path(line)), _replica_name(), loading, self._grow).start() if line else None
 
     def __del__(self) -> None:
         if hasattr(self, "histories"):  # the constructor may have failed
@@ -99,7 +101,8 @@ class Endpoint:
         """Answer one query together with those of other requests."""
         trial = self._record([query])
         batched = self._batched_candidate if trial and model is trial.candidate else self._batched
-        return await guarded(trial, model, lambda: batched((model, query, current())), lambda answer: not answer.items)
+        asked = (model, query, current())
+        return await guarded(trial, model, lambda: batched(asked), lambda answer: nothing_in_any([answer], [query]))
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
     async def _batched(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
@@ -125,7 +128,9 @@ class Endpoint:
         """Answer the queries of one request."""
         trial = self._record(queries)
         current().batch_size += len(queries)
-        return await guarded(trial, model, lambda: self._ask(model, queries), nothing_in_any)
+        return await guarded(
+            trial, model, lambda: self._ask(model, queries), lambda found: nothing_in_any(found, queries)
+        )
 
     async def _ask(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """In a thread, so that probes are answered meanwhile; a candidate has its own, for it may be stuck."""

@@ -7,20 +7,23 @@ from pathlib import Path
 
 from components.errors import ArtifactError
 from components.golden import GOLDEN_FILE, check_golden
-from components.recommender import Query, Recommender
+from components.recommender import MIN_RECALL, Query, Recommender, Retrieval
 from serve.logs import LOGGER
 
 
-def load(artifact: Path | str) -> Recommender:
+def load(artifact: Path | str, retrieval: Retrieval = "exact", min_recall: float = MIN_RECALL) -> Recommender:
     """Read an artifact, check its hashes, let it rank once, and compare its answers with those where it was made.
 
     Raises:
         ArtifactError: it is damaged, ranks nothing for an item that it knows, or answers its golden requests otherwise.
+        UserError: approximate retrieval is not possible with it, or finds less than `min_recall`.
     """
     recommender = Recommender(artifact)
     probe(recommender)
     if not check_golden(recommender):
         logging.getLogger(LOGGER).warning("%s has no %s: its answers were not checked", artifact, GOLDEN_FILE)
+    if retrieval == "faiss":  # from here on: golden requests are answered exactly
+        recommender.search_approximately(min_recall)
     return recommender
 
 

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.errors import ConfigError
+from components.recommender import MIN_RECALL, Retrieval
 
 KEY_VARIABLE: Final = "DISTILREC_API_KEY"
 AccessLog = Literal["off", "json"]
@@ -35,6 +36,8 @@ class Settings(BaseModel):
         access_log: one JSON line per request, or none.
         log_folder: where the replicas write their logs; standard error where it is None.
         metrics_folder: where replicas of one machine show each other their metrics; None: each shows its own alone.
+        retrieval: how models find items.
+        min_recall: of approximate retrieval; a model that finds less is not loaded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +54,8 @@ class Settings(BaseModel):
     access_log: AccessLog = "off"
     log_folder: str | None = None
     metrics_folder: str | None = None
+    retrieval: Retrieval = "exact"
+    min_recall: float = Field(default=MIN_RECALL, ge=0, le=1)
 
 
 def hash_key(key: str) -> str:

@@ -40,10 +40,13 @@ def serve(
         Path | None,
         typer.Option(metavar="RUN", help="The run that reads texts of new items, where its artifact is served apart."),
     ] = None,
+    retrieval: Annotated[str, typer.Option(help="exact, or faiss: an index names candidates.")] = "exact",
+    min_recall: Annotated[float, typer.Option(min=0, max=1, help="Of faiss, measured at the start.")] = 0.95,
 ) -> None:
     """Start the endpoint on the exported model of a run."""
 
     def start() -> None:
+        from components.recommender import Retrieval
         from pipelines.serving.endpoint import Proxy
         from pipelines.serving.endpoint import serve as serve_forever
         from serve.settings import AccessLog
@@ -52,6 +55,8 @@ def serve(
             raise UnknownNameError("proxy", proxy, get_args(Proxy))
         if access_log not in get_args(AccessLog):
             raise UnknownNameError("access log", access_log, get_args(AccessLog))
+        if retrieval not in get_args(Retrieval):
+            raise UnknownNameError("retrieval", retrieval, get_args(Retrieval))
         serve_forever(
             run_folder,
             host,
@@ -63,6 +68,8 @@ def serve(
             access_log=cast(AccessLog, access_log),
             timeout_s=timeout,
             item_encoders=item_encoders,
+            retrieval=cast(Retrieval, retrieval),
+            min_recall=min_recall,
         )
 
     act(start)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from components.errors import StageError, UserError
-from components.recommender import Recommender
+from components.recommender import MIN_RECALL, Recommender, Retrieval
 from components.schema import MANIFEST_FILE
 from pipelines.served import find_artifact
 from pipelines.serving.histories import check_histories, find_histories
@@ -52,6 +52,8 @@ def serve(
     access_log: AccessLog = "json",
     timeout_s: float = 10.0,
     item_encoders: Path | None = None,
+    retrieval: Retrieval = "exact",
+    min_recall: float = MIN_RECALL,
     block: bool = True,
 ) -> None:
     """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
@@ -68,10 +70,13 @@ def serve(
         access_log: ``"json"`` writes a line per request into the logs, see `log_folder`.
         timeout_s: how long an answer may take.
         item_encoders: a run whose encoders and teachers read texts of new items; by default the run that is served.
+        retrieval: ``"faiss"`` ranks candidates of an index alone; its recall is measured at the start.
+        min_recall: below which that does not start.
         block: False returns as soon as the endpoint answers, and stops it; for checks.
 
     Raises:
-        UserError: no artifact there, the port is taken, the host would be open to everybody, or events have no place.
+        UserError: no artifact there, the port is taken, the host would be open to everybody, events have no place, or
+            approximate retrieval is not possible or finds too little.
         ArtifactError: the artifact is corrupt, or answers otherwise than where it was made.
         StageError: the endpoint does not start.
     """
@@ -82,11 +87,19 @@ def serve(
     artifact = find_artifact(run)
     logs = log_folder(run)
     settings = settings.model_copy(
-        update={"access_log": access_log, "timeout_s": timeout_s, "log_folder": str(logs) if logs else None}
+        update={
+            "access_log": access_log,
+            "timeout_s": timeout_s,
+            "log_folder": str(logs) if logs else None,
+            "retrieval": retrieval,
+            "min_recall": min_recall,
+        }
     )
-    known = load(artifact)  # before Ray starts, so that a corrupt artifact fails in a second
+    known = load(artifact, retrieval, min_recall)  # before Ray starts, so that a corrupt artifact fails in a second
     source = find_histories(run, artifact, histories)
     out = Console(stderr=True, highlight=False)
+    if known.recall is not None:
+        out.print(str(known.recall), markup=False)
     for said in check_histories(source, artifact):
         out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)

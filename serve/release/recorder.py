@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from components.recommender import Query
@@ -20,12 +21,12 @@ class Recorder:
         self._count = 0
 
     def add(self, query: Query) -> None:
-        """Keep a query; those without a history tell nothing of a model."""
+        """Keep a query, but not its filter: other models may lack the attribute. Without a history it tells nothing."""
         if not query.history:
             return
         with self._lock:
             self._count += 1
-            self._queries.append((self._count, query))
+            self._queries.append((self._count, replace(query, filter=None, explain=False)))
 
     def after(self, number: int) -> tuple[int, Query] | None:
         """The oldest kept query whose number is above `number`; None where all were seen."""

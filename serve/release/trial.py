@@ -194,9 +194,9 @@ async def guarded(
     return answer
 
 
-def nothing_in_any(answers: Sequence[Recommendation]) -> bool:
-    """Whether one of the answers holds no item."""
-    return any(not answer.items for answer in answers)
+def nothing_in_any(answers: Sequence[Recommendation], queries: Sequence[Query]) -> bool:
+    """Whether one of the answers holds no item; where a filter was asked for that can be right."""
+    return any(not answer.items and query.filter is None for answer, query in zip(answers, queries, strict=True))
 
 
 def _gain(answer: Recommendation | None, target: str) -> float:

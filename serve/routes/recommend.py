@@ -55,15 +55,11 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
             model = models.named(version)
             try:
                 with current().asking(model.version):
-                    answers = await backend.answer_all(
-                        model, [to_query(one, model, users, at) for at, one in asked.items()]
-                    )
+                    answers = await backend.answer_all(model, queries_of(asked, model, users))
             except CandidateFailedError:
                 model = models.pick_incumbent()
                 with current().asking(model.version):
-                    answers = await backend.answer_all(
-                        model, [to_query(one, model, users, at) for at, one in asked.items()]
-                    )
+                    answers = await backend.answer_all(model, queries_of(asked, model, users))
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -132,6 +128,11 @@ def to_query(request: RecommendRequest, model: Served, users: Users, field: str 
     history = users.histories.get(request.user_id or "", History([]))
     user = history.user if fingerprint_of(model.recommender.manifest) == users.fingerprint else 0
     return Query(history.items, request.k, request.exclude_seen, user, wanted, request.explain)
+
+
+def queries_of(requests: Mapping[str, RecommendRequest], model: Served, users: Users) -> list[Query]:
+    """The queries for some requests of a batch, by the field that leads to each; see `to_query`."""
+    return [to_query(request, model, users, field) for field, request in requests.items()]
 
 
 def shown(answer: Recommendation, model: Served, telemetry: Telemetry) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from components.catalog_filters import Filter
 from components.recommender import Query, Recommendation
 from serve.release.gate import failure
 from serve.release.policy import Policy
 from serve.release.recorder import Recorder
-from serve.release.trial import CandidateFailedError, Trial, guarded
+from serve.release.trial import CandidateFailedError, Trial, guarded, nothing_in_any
 from tests.serve.release.worlds import Empty, Scripted, served, walk
 
 POLICY = Policy(min_comparisons=40, deadline_seconds=0.2)
@@ -147,3 +148,16 @@ def test_user_numbers_do_not_reach_models_of_other_data(data: str, users: set[in
     trial = Trial(served(Scripted()), served(candidate, "v0002"), POLICY, Recorder())
     trial.compare(Query(walk(1).history, k=5, user=7))
     assert asked == users
+
+
+def test_an_answer_that_a_filter_emptied_is_no_fault() -> None:
+    empty = Recommendation([], [])
+    plain, filtered = Query(["a"]), Query(["a"], filter=Filter.of(allow_items=[]))
+    assert not nothing_in_any([empty], [filtered])
+    assert nothing_in_any([empty, empty], [filtered, plain])
+
+
+def test_models_are_compared_without_filters_and_reasons() -> None:
+    recorder = Recorder()
+    recorder.add(Query(["a"], 3, filter=Filter.of({"color": ["red"]}), explain=True))
+    assert recorder.after(0) == (1, Query(["a"], 3))
