@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.errors import ArtifactError, UserError
-from components.inference import IntArray, Scorer
+from components.inference import IntArray, Scorer, one_thread
 from components.schema import PAD
 
 CANDIDATES: Final = 500  # at least so many are ranked by the model
@@ -67,6 +67,7 @@ class ApproximateScorer:
 
     def __init__(self, scorer: Scorer) -> None:
         faiss = _faiss()
+        faiss.omp_set_num_threads(1)  # one request is too little to share, and waiting threads starve other replicas
         with torch.inference_mode():
             vectors = scorer.model.head.inner_product_vectors()
         if vectors is None:
@@ -123,8 +124,9 @@ class ApproximateScorer:
     def measure(self, histories: Sequence[NDArray[np.int32]], source: str) -> Recall:
         """Compare with exact search on `histories`."""
         k = min(MEASURED_K, self._scorer.model.num_items)
-        exact, _ = self._scorer.top_k(histories, k)
-        found, _ = self.top_k(histories, k)
+        with one_thread():  # as replicas answer
+            exact, _ = self._scorer.top_k(histories, k)
+            found, _ = self.top_k(histories, k)
         shares = [
             len(np.intersect1d(one[one != PAD], other)) / max(1, int((one != PAD).sum()))
             for one, other in zip(exact, found, strict=True)

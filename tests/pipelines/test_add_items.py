@@ -166,6 +166,10 @@ def check_growth(run: Path) -> None:
     assert table["item_id"].to_list() == [*known, *added.added]
     assert table["count"].to_list()[-3:] == [0, 0, 0]
     assert table["item"].to_list() == list(range(1, len(known) + 4))
+    kinds = pl.read_csv(file)["category"].to_list()
+    grown = Recommender(after)
+    given = [grown.item(name) for name in added.added]
+    assert [item[1].get("category") for item in given if item] == [[kind] if kind else None for kind in kinds]
     histories = [[1], [2, 5, 9], [4, 3, 2, 1, 7, 8, 9, 10, 11]]
     np.testing.assert_array_equal(scores(before, histories), scores(after, histories)[:, : len(known)])
     with make_client(LocalBackend(Recommender(after))) as client:
