@@ -14,8 +14,7 @@ from PIL import Image
 from components.artifacts.format import DIGEST, FILES, read_manifest, seal
 from components.artifacts.opinions import OPINIONS, unit_rows, write_opinions
 from components.artifacts.pictures import GROUP_ROWS, PICTURES_FILE, SCHEMA
-from components.recommender import TITLE
-from components.schema import ITEMS_FILE
+from components.schema import ITEMS_FILE, TITLE
 from tests.tiny_artifact import write_artifact
 
 TEACHERS = {"reader": 8, "painter": 5}
