@@ -11,7 +11,6 @@ from components.errors import UserError
 from components.schema import MANIFEST_FILE, MODEL_FILE
 
 EXPORT: Final = "export"
-SERVING: Final = "serving"  # below a run: what an endpoint was told while serving
 RELEASES: Final = "releases"  # below a run: its export, and the same with items that were added
 
 
@@ -46,11 +45,6 @@ def find_run(artifact: Path) -> Path | None:
         if (folder / "prepare").is_dir():
             return folder
     return None
-
-
-def serving_folder(artifact: Path) -> Path:
-    """Where an endpoint keeps what it is told: ``RUN/serving``, or beside an artifact that lies in no run."""
-    return (find_run(artifact) or artifact.resolve().parent) / SERVING
 
 
 def grown_export(run: Path) -> Path | None:

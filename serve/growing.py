@@ -22,6 +22,7 @@ from serve.models import Growth, Models, Served
 
 logger = logging.getLogger("distilrec.serve")
 POLL_S: Final = 0.5
+NO_STORE: Final = "they have no place to be kept; serve the folder of a run, or give --histories FOLDER"
 NO_RUN: Final = "the artifact is not served from the folder of its run, which holds the encoders and teachers"
 
 Encode = Callable[[Sequence[Mapping[str, str]]], Awaitable[dict[str, Tensor]]]

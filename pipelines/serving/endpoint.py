@@ -103,7 +103,7 @@ def serve(
     for said in check_histories(source, artifact):
         out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact, item_encoders)
+    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact, source.events, item_encoders)
     out.print(items_notice(known, keeping), markup=False)
     with (
         redirect_stdout(sys.stderr),  # Ray prints notices

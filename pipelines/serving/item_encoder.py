@@ -14,8 +14,10 @@ from components.item_maker import read_projections
 from components.recommender import Recommender
 from pipelines.new_item_table import described_items
 from pipelines.run_content import RunContent
-from pipelines.served import find_run, serving_folder
-from serve.growing import NO_RUN
+from pipelines.served import find_run
+from pipelines.serving.histories import SERVING
+from serve.growing import NO_RUN, NO_STORE
+from serve.histories.source import is_redis
 from serve.item_source import ItemKeeping, item_source, teachers_identity
 
 STORE_FILE: Final = "items.sqlite"
@@ -63,20 +65,27 @@ class RunEncoder:
         return {name: one.float().contiguous() for name, one in zip(self._names, read.vectors, strict=True)}
 
 
-def item_keeping(artifact: Path, encoders: Path | None = None) -> ItemKeeping:
-    """Where the endpoint of an artifact keeps new items, and what reads their texts.
+def item_keeping(artifact: Path, events: str | None = None, encoders: Path | None = None) -> ItemKeeping | None:
+    """Where the endpoint of an artifact keeps new items, and what reads their texts; None where they have no place.
 
     Args:
         artifact: what is served.
+        events: where events are kept: items go into the same folder, else into that of the artifact's run.
         encoders: a run whose encoders and teachers read texts; None takes the run that the artifact lies in, if any.
 
     Raises:
         DistilrecError: `encoders` is not the run that the artifact was made in, or a part of it is missing.
     """
-    store = serving_folder(artifact) / STORE_FILE
-    if encoders is not None:
-        return ItemKeeping(store, RunEncoder(encoders.absolute(), artifact))
     run = find_run(artifact)
+    given = RunEncoder(encoders.absolute(), artifact) if encoders is not None else None
+    if events is not None and not is_redis(events):
+        store = Path(events) / STORE_FILE
+    elif run is not None:
+        store = run / SERVING / STORE_FILE
+    else:
+        return None
+    if given is not None:
+        return ItemKeeping(store, given)
     if run is None:
         return ItemKeeping(store, None, NO_RUN)
     try:
@@ -85,8 +94,10 @@ def item_keeping(artifact: Path, encoders: Path | None = None) -> ItemKeeping:
         return ItemKeeping(store, None, str(error))
 
 
-def items_notice(recommender: Recommender, keeping: ItemKeeping) -> str:
+def items_notice(recommender: Recommender, keeping: ItemKeeping | None) -> str:
     """Whether items can be added while serving, in a line."""
+    if keeping is None:
+        return f"new items cannot be added: {NO_STORE}"
     source = item_source(recommender, keeping.encoder.run if keeping.encoder else None)
     if source.maker is None:
         return f"new items cannot be added: {source.why_not}"

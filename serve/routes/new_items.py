@@ -18,14 +18,13 @@ from components.errors import DistilrecError, StorageError
 from components.schema import TITLE
 from serve.backend import Backend
 from serve.errors import ApiError
-from serve.growing import Growing, finite
+from serve.growing import NO_STORE, Growing, finite
 from serve.item_schema import NewItem, NewItemsRequest, NewItemsResponse
 from serve.item_source import ItemSource
 from serve.item_store import KeptItem
 from serve.models import Served
 from serve.routes.common import ERRORS
 
-NO_STORE: Final = "this endpoint has no place to keep new items; start it with `distilrec serve`"
 NOT_RANKED: Final = "it is kept, but this model cannot rank it; the server's log has the reason"
 NORM: Final = 0.01  # by how much the length of a vector may differ from 1
 
@@ -59,7 +58,7 @@ def router(backend: Backend) -> APIRouter:
         """
         served = backend.models.pick("")
         if backend.growing is None:
-            raise ApiError(422, NO_STORE)
+            raise ApiError(422, f"new items cannot be added: {NO_STORE}")
         try:
             return JSONResponse(await _added(backend, backend.growing, served, request.items))
         except StorageError as error:

@@ -185,6 +185,7 @@ def check_growth(run: Path) -> None:
 def check_endpoint(run: Path) -> None:
     """Items that are posted to the endpoint of a run get the very rows that the command gives them."""
     keeping = item_keeping(run / "export")
+    assert keeping is not None
     assert keeping.encoder is not None
     table = pl.read_csv(write_items(run, first=10), schema_overrides={"title": pl.String, "category": pl.String})
     items = [
@@ -216,21 +217,22 @@ def test_the_endpoint_gives_an_item_the_rows_that_the_command_gives_it(run: Path
 
 
 def test_what_an_endpoint_can_take_is_said_when_it_starts(run: Path, tmp_path: Path) -> None:
-    known, keeping = Recommender(run / "export"), item_keeping(run / "export")
+    known, keeping = Recommender(run / "export"), item_keeping(run / "export", "redis://127.0.0.1:6379/0")
+    assert keeping is not None
     assert keeping.store == run.resolve() / "serving" / "items.sqlite"
     notice = items_notice(known, keeping)
     assert notice == "POST /v1/items takes new items by texts (title, category) or vectors of both (12), text (12)"
     copy = shutil.copytree(run / "export", tmp_path / "models" / "shop")
-    alone = item_keeping(copy)
-    assert alone.store == copy.parent.resolve() / "serving" / "items.sqlite"
+    assert "no place to be kept" in items_notice(known, item_keeping(copy))
+    alone = item_keeping(copy, str(tmp_path / "kept"))
+    assert alone is not None
+    assert alone.store == tmp_path / "kept" / "items.sqlite"
     assert "not by texts: the artifact is not served from the folder of its run" in items_notice(known, alone)
-    given = item_keeping(copy, run)
-    assert given.store == alone.store
-    assert items_notice(known, given) == notice
+    assert items_notice(known, item_keeping(copy, str(tmp_path / "kept"), run)) == notice
     shutil.rmtree(run / "teach" / "text")
     assert "teach/text: missing" in items_notice(known, item_keeping(run / "export"))
     with pytest.raises(UserError, match="teach/text: missing"):
-        item_keeping(copy, run)
+        item_keeping(copy, str(tmp_path / "kept"), run)
 
 
 def test_new_items_are_ranked_and_known_ones_score_as_before(run: Path) -> None:

@@ -131,7 +131,7 @@ def test_the_model_says_what_can_be_added(artifact: Path, store: Path, tmp_path:
     other = information(make_backend(artifact, store, WordEncoder(tmp_path, {"teach/words": "other"})))
     assert (other["text"], "other teachers than those of the run" in other["why_not"]) == ([], True)
     nowhere = information(LocalBackend(Recommender(artifact)))
-    assert (nowhere["vectors"], "no place to keep" in nowhere["why_not"]) == ({}, True)
+    assert (nowhere["vectors"], "no place to be kept" in nowhere["why_not"]) == ({}, True)
 
 
 VECTORS = unit_vectors("tent")
@@ -230,7 +230,7 @@ def test_a_damaged_projection_is_said_and_the_rest_serves(tmp_path: Path, store:
 
 def test_nothing_is_taken_where_it_could_not_be_kept(artifact: Path) -> None:
     with make_client(LocalBackend(Recommender(artifact))) as client:
-        assert "no place to keep new items" in add(client, new_item("tent")).json()["message"]
+        assert "no place to be kept" in add(client, new_item("tent")).json()["message"]
     with make_client(LocalBackend(None)) as client:
         assert add(client, new_item("tent")).status_code == 503
 
