@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 from torch import Tensor
 
 from components.errors import DistilrecError, StageError
@@ -42,18 +42,28 @@ class SharedReader:
         """(M, d_k) vectors by teacher.
 
         Raises:
-            DistilrecError: the run is damaged, or the actor died; the next call starts another.
+            DistilrecError: the run is damaged, or the actor cannot be started or died again.
         """
         try:
-            self._actor = await asyncio.to_thread(self._started)  # kept: an actor lives as long as its starter holds it
-            found: dict[str, Tensor] = await self._actor.vectors.remote(list(texts))
+            try:
+                return await self._ask(texts)
+            except ActorDiedError:  # its starter was another replica that is gone
+                self._actor = None
+                return await self._ask(texts)
         except DistilrecError:
             raise
         except RayError as error:
+            self._actor = None
             raise StageError(f"the process that reads texts failed: {str(error).splitlines()[0]}") from error
+
+    async def _ask(self, texts: Sequence[Mapping[str, str]]) -> dict[str, Tensor]:
+        if self._actor is None:
+            self._actor = await asyncio.to_thread(self._started)
+        found: dict[str, Tensor] = await self._actor.vectors.remote(list(texts))
         return found
 
     def _started(self) -> Any:
+        """The actor. It lives as long as the one who started it keeps this first handle."""
         options = {"name": f"distilrec-items-{self.encoder.teachers[:16]}", "get_if_exists": True, "num_cpus": 0}
         return ray.remote(Reader).options(**options).remote(self.encoder)
 
