@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from rich.console import Console
 
@@ -37,6 +37,7 @@ from serve.settings import KEY_VARIABLE, AccessLog, Settings, access
 if TYPE_CHECKING:
     from pipelines.config import ClusterConfig
 
+PROXY_START_S: Final = "60"
 Proxy = Literal["auto", "haproxy", "plain"]
 
 
@@ -193,7 +194,10 @@ def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str,
     """The environment for the wanted proxy; empty where a running cluster is joined, which has its own."""
     if os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
         return {}
-    common = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{request_ids.__name__}.middlewares"}
+    common = {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{request_ids.__name__}.middlewares",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": PROXY_START_S,  # five seconds by default, too few on a busy machine
+    }
     if proxy == "plain":
         return common
     binary = haproxy.binary()
