@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from components.artifacts.format import verify
 from components.artifacts.models import load_model, read_model_config
 from components.inference import Scorer
-from components.layers.onednn import fast_products
+from components.layers.onednn import use_onednn
 from components.recommender import POPULARITY, model_name
 from components.schema import COUNT, ITEM_ID, ITEMS_FILE, PAD
 
@@ -62,7 +61,10 @@ class BulkRecommender:
     def __init__(self, folder: Path, *, reproducible: bool = False) -> None:
         manifest = verify(folder)
         self.name = model_name(manifest, read_model_config(folder).kind)
-        self._scorer = Scorer(load_model(folder), reproducible=reproducible)
+        model = load_model(folder)
+        if not reproducible:
+            use_onednn(model)
+        self._scorer = Scorer(model, reproducible=reproducible)
         table = pq.read_table(folder / ITEMS_FILE, columns=[ITEM_ID, COUNT])
         self._item_ids: pa.Array = table[ITEM_ID].cast(pa.string()).combine_chunks()
         self._counts = table[COUNT].to_numpy().astype(np.float32)
@@ -93,13 +95,12 @@ class BulkRecommender:
         seen_by_model = np.minimum(lengths[known], self._scorer.model.max_length)
         known = known[np.argsort(seen_by_model, kind="stable")]  # histories of one length share a batch without padding
         if len(known):
-            with nullcontext() if self._scorer.reproducible else fast_products():
-                items[known], scores[known] = self._scorer.top_k(
-                    [histories.items[histories.offsets[row] : histories.offsets[row + 1]] for row in known],
-                    k,
-                    exclude_seen=exclude_seen,
-                    users=[int(user) for user in histories.users[known]],
-                )
+            items[known], scores[known] = self._scorer.top_k(
+                [histories.items[histories.offsets[row] : histories.offsets[row + 1]] for row in known],
+                k,
+                exclude_seen=exclude_seen,
+                users=[int(user) for user in histories.users[known]],
+            )
         items[lengths == 0], scores[lengths == 0] = np.arange(1, k + 1), self._counts[:k]
         return {**self._lists(items, scores), "fallback": _fallback(lengths == 0)}
 
