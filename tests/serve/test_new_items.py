@@ -85,7 +85,7 @@ def test_an_item_is_ranked_at_once_and_known_scores_stay(artifact: Path, store: 
             assert {item_id: new[item_id] for item_id in old} == old, "to the bit"
         assert len(scores(client, ["new-rope", "id-4"])) == 62
         assert client.get("/v1/items", params={"query": "rop"}).json()["items"] == [
-            {"item_id": "new-rope", "title": "Rope"}
+            {"item_id": "new-rope", "title": "Rope", "attributes": {}}
         ]
         assert client.get("/v1/model").json()["num_items"] == 62
 
