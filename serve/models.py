@@ -70,7 +70,8 @@ class Models:
             ApiError: 503, nothing is loaded yet.
         """
         incumbent = self.pick_incumbent()
-        if self.candidate is not None and bucket(key) < self.share * BUCKETS:
+        place = bucket(key) if key else BUCKETS - 1  # who shows nothing of himself meets a candidate last
+        if self.candidate is not None and place < self.share * BUCKETS:
             return self.candidate
         return incumbent
 

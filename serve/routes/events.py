@@ -24,7 +24,7 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
         them."""
         if not histories.takes_events:
             raise ApiError(409, "this endpoint keeps no events; start it with `distilrec serve RUN --histories FOLDER`")
-        model = backend.models.pick("").recommender
+        model = backend.models.pick_incumbent().recommender
         asked = request.to_events()
         try:
             stored = await histories.append(asked)

@@ -27,7 +27,7 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
     async def model() -> JSONResponse:
         """The model that serves: what it is, how it was made, how it measured."""
         models = backend.models
-        served = models.pick("")
+        served = models.pick_incumbent()
         recommender = served.recommender
         return JSONResponse(
             {
@@ -54,14 +54,14 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
         query: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> JSONResponse:
         """Items whose id or title holds `query`, the most frequent ones first; all for an empty query."""
-        recommender = backend.models.pick("").recommender
+        recommender = backend.models.pick_incumbent().recommender
         found = await asyncio.to_thread(recommender.search, query, limit)
         return JSONResponse({"items": [_described(recommender, item_id) for item_id, _ in found]})
 
     @routes.get("/v1/items/{item_id:path}", response_model=CatalogItem, responses={404: {"model": ErrorResponse}})
     async def item(item_id: str) -> JSONResponse:
         """One item: its title and its attributes. An id may hold slashes."""
-        recommender = backend.models.pick("").recommender
+        recommender = backend.models.pick_incumbent().recommender
         if recommender.item(item_id) is None:
             raise ApiError(404, f"the catalogue holds no item {item_id!r}", "item_id")
         return JSONResponse(_described(recommender, item_id))

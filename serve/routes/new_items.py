@@ -56,7 +56,7 @@ def router(backend: Backend) -> APIRouter:
         This replica ranks them from its answer on, others follow within about a second. The first texts take some
         seconds more: language models are loaded.
         """
-        served = backend.models.pick("")
+        served = backend.models.pick_incumbent()
         if backend.growing is None:
             raise ApiError(422, f"new items cannot be added: {NO_STORE}")
         try:
@@ -94,7 +94,7 @@ async def _added(backend: Backend, growing: Growing, served: Served, items: Sequ
     refused |= {item.item_id: "its vectors give rows that are no numbers" for item in failed}
     stored = await asyncio.to_thread(growing.store.add, source.teachers, kept) if kept else []
     await asyncio.to_thread(growing.catch_up, backend.models.loaded)
-    now = backend.models.pick("")
+    now = backend.models.pick_incumbent()
     refused |= {item_id: NOT_RANKED for item_id in stored if not now.recommender.knows(item_id)}
     return {
         "added": [item_id for item_id in stored if item_id not in refused],

@@ -77,7 +77,7 @@ def router(backend: Backend) -> APIRouter:
     async def opinions(request: OpinionsRequest) -> JSONResponse:
         """How close each item is to the history for each teacher: by its item vectors, which are not its ranking."""
         models = backend.models
-        model = models.pick("") if request.model is None else models.named(request.model)
+        model = models.pick_incumbent() if request.model is None else models.named(request.model)
         known = model.recommender
         digest = known.manifest["files"].get(OPINIONS_FILE)
         if digest is None:

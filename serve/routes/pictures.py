@@ -32,7 +32,7 @@ def router(backend: Backend) -> APIRouter:
     @routes.get("/v1/items/{item_id:path}/picture", response_class=Response, responses=ANSWERS)
     async def picture(item_id: str, request: Request) -> Response:
         """An item's picture: that of the model that serves, else of another loaded one."""
-        backend.models.pick("")
+        backend.models.pick_incumbent()
         content = await asyncio.to_thread(_find, backend.models.loaded, item_id)
         if content is None:
             raise ApiError(404, "there is no picture of this item", "item_id")

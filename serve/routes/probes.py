@@ -22,7 +22,7 @@ def router(backend: Backend, telemetry: Telemetry) -> APIRouter:
     @routes.get("/readyz", responses={503: {"model": ErrorResponse}})
     async def readyz() -> dict[str, str]:
         """Whether the model is loaded."""
-        return {"status": "ready", "model": backend.models.pick("").name}
+        return {"status": "ready", "model": backend.models.pick_incumbent().name}
 
     @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:

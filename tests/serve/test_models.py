@@ -34,7 +34,7 @@ def test_the_candidate_gets_its_share_and_the_same_users(models: Models) -> None
 @pytest.mark.parametrize(("share", "version"), [(0.0, "v0001"), (1.0, "v0002")])
 def test_none_and_all(models: Models, share: float, version: str) -> None:
     moved = Models(models.incumbent, models.candidate, share)
-    assert {moved.pick(f"{number}").version for number in range(500)} == {version}
+    assert {moved.pick(key).version for key in ["", *map(str, range(500))]} == {version}
 
 
 def test_a_version_is_found_by_name(models: Models) -> None:
@@ -52,3 +52,7 @@ def test_buckets_cover_their_range() -> None:
 def test_a_release_without_a_version_goes_by_its_tensors(tmp_path: Path) -> None:
     recommender = Recommender(write_artifact(tmp_path / "artifact"))
     assert recommender.name.endswith(as_served(recommender).version)
+
+
+def test_requests_without_a_key_meet_the_incumbent(models: Models) -> None:
+    assert models.pick("") is models.incumbent
