@@ -16,7 +16,8 @@ class Policy(BaseModel):
         max_wait_seconds: a step without enough comparisons by then sends the candidate back.
         watch_seconds: how long the candidate is watched while it answers everybody.
         max_error_rate: of the candidate's answers; more than that, and more than twice the incumbent's, is a failure.
-        max_latency_ratio: 95th percentile of ranking, candidate to incumbent, measured in turns on the same requests.
+        max_latency_ratio: 95th percentile of ranking, candidate to incumbent, measured in turns on the same requests;
+            more than that, beyond chance, is a failure.
         deadline_seconds: a ranking of the candidate that takes longer counts as an error; live, the incumbent answers.
         min_overlap: mean share of the incumbent's top items that the candidate's top has, too.
         min_quality_ratio: NDCG of the last item of recorded histories, candidate to incumbent; the release fails where

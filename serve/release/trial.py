@@ -20,6 +20,7 @@ from serve.release.recorder import Recorder
 
 logger = logging.getLogger("distilrec.release")
 DUTY: Final = 0.25  # share of a processor that comparisons may take from the requests of people
+REST_S: Final = 1.0  # at most, so that a slow candidate is known soon
 IDLE_S: Final = 0.05  # between looks at a recorder with nothing new
 STUCK: Final = 5.0  # deadlines after which a ranking that has not come back is called stuck
 LIST: Final = 20  # items that are ranked for a held-out one
@@ -87,7 +88,7 @@ class Trial:
             started = time.perf_counter()
             self.compare(query, candidate_first=bool(turn % 2))
             turn += 1
-            self._stop.wait((time.perf_counter() - started) * (1 / DUTY - 1))
+            self._stop.wait(min(REST_S, (time.perf_counter() - started) * (1 / DUTY - 1)))
 
     def compare(self, query: Query, *, candidate_first: bool = False) -> None:
         """Let both rank one recorded request, and its history without its last item."""

@@ -53,6 +53,7 @@ def test_nothing_measured_is_no_failure_and_not_enough() -> None:
         ({"live": tally(100, errors=5)}, "5 of 100 live requests failed"),
         ({"candidate": tally(100, errors=3)}, "3 of 100 recorded requests failed"),
         ({"candidate": tally(100, seconds=0.02)}, "it is slow"),
+        ({"candidate": tally(5, seconds=0.5), "incumbent": tally(5)}, "it is slow"),
         ({"known": (300, 200)}, "it knows 200 of the 300 items"),
         ({"overlap": 1.0}, "share 1.0% of the incumbent's items"),
         ({"quality": (30.0, 5.0), "excess": (-22.0, 20.0)}, "it ranks badly"),
@@ -68,7 +69,9 @@ def test_each_bound_is_held(changed: dict[str, object], said: str) -> None:
         {"live": tally(100, errors=2)},  # a couple of failures is no rate
         {"live": tally(100, errors=5), "live_incumbent": tally(100, errors=4)},  # the incumbent fails as often
         {"candidate": tally(100, seconds=0.0025)},  # slower, by less than anybody notices
-        {"candidate": tally(10, seconds=0.5), "incumbent": tally(10)},  # too few to say
+        {"candidate": tally(4, seconds=0.5), "incumbent": tally(4)},  # too few to say
+        {"candidate": tally(25) + tally(3, seconds=0.1), "incumbent": tally(28)},  # a few bad moments
+        {"candidate": tally(100, seconds=0.02), "incumbent": tally(93) + tally(7, seconds=0.1)},  # both have them
         {"cases": 20, "quality": (6.0, 1.0), "excess": (-4.4, 4.0)},  # too few to say
         {"quality": (10.0, 8.9), "excess": (-0.1, 30.0)},  # below, not significantly
         {"comparisons": 10, "overlap": 0.0},
