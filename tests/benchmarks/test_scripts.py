@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    batch_memory,
     batch_recommend,
     distillation_cost,
     environments,
@@ -32,6 +33,7 @@ SCRIPTS = (
     training_speed,
     evaluation_speed,
     batch_recommend,
+    batch_memory,
     text_encoding,
     parallel_teachers,
     quality,
