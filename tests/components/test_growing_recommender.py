@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from components.artifacts.growth import grow_model, grown_model
 from components.artifacts.models import load_model, read_model_config
+from components.catalog_filters import Filter
 from components.errors import StageError
 from components.item_maker import ItemMaker, look_up_values, read_projections
-from components.recommender import Recommender
+from components.recommender import Query, Recommender
 from components.scores_kept import served_scores
 from tests.growable_artifact import DIMS, write_growable
 
@@ -113,6 +114,16 @@ def test_growth_needs_no_artifact_on_the_disk(tmp_path: Path) -> None:
     assert grown.knows("new")
     assert not recommender.knows("new")
     assert grown.search("new") == [("new", "New")]
+
+
+def test_a_grown_one_filters_and_explains(recommender: Recommender, maker: ItemMaker) -> None:
+    grown = recommender.grown([("new-1", None), ("new-2", None)], maker.rows(random_vectors(2, 5)))
+    history = ["id-3", "new-1"]
+    (only,) = grown.answer([Query(history, 5, filter=Filter.of(allow_items=["new-2", "id-4"]), explain=True)])
+    assert {item.item_id for item in only.items} == {"new-2", "id-4"}
+    assert all(item.because and {cause.item_id for cause in item.because} <= set(history) for item in only.items)
+    (without,) = grown.answer([Query(history, 100, False, filter=Filter.of(deny_items=["new-1"]))])
+    assert {item.item_id for item in without.items} == {*grown.item_ids} - {"new-1"}
 
 
 def test_values_are_looked_up_by_text() -> None:
