@@ -48,7 +48,7 @@ def environment(haproxy: Path, folder: Path, answer_s: float = 20.0) -> dict[str
         folder: private to this instance; its state files go here, their default place is shared by all users.
         answer_s: what the application allows a request, body and answer; a replica that takes longer stands still.
     """
-    ports = _free_ports(2)
+    ports = _free_ports(3)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -56,6 +56,7 @@ def environment(haproxy: Path, folder: Path, answer_s: float = 20.0) -> dict[str
         STARTED_WITH: str(_fenced(haproxy, folder)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[0]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[2]),  # by default the same for all endpoints
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
