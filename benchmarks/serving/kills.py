@@ -64,7 +64,7 @@ def is_whole() -> bool:
 
     application = ray_serve.status().applications[MODEL]
     deployments = application.deployments.values()
-    states = [{state.value: count for state, count in each.replica_states.items()} for each in deployments]
+    states = [{str(state): count for state, count in each.replica_states.items()} for each in deployments]
     running = all(each == {"RUNNING": REPLICAS} for each in states)
     return running and len(replicas(f"{MODEL}:")) == REPLICAS
 
