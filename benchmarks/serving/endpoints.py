@@ -44,8 +44,8 @@ def add_left_out(artifact: Path, settings: Settings | None = None) -> str:
 
     class LeftOut(served.func_or_class):  # type: ignore[misc]
         async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # as Ray Serve has it
+            await super().__init__(*arguments)  # before: a model is checked by its golden requests when it is loaded
             leave_out_the_model()
-            await super().__init__(*arguments)
 
     return _add(served.options(func_or_class=LeftOut, num_replicas=1), artifact, LEFT_OUT, settings)
 
