@@ -34,6 +34,7 @@ ITEMS_FILE: Final = "items.parquet"
 ATTRIBUTES_FILE: Final = "attributes.parquet"  # of artifacts: a column of lists of texts per item attribute
 USERS_FILE: Final = "users.parquet"
 SEQUENCES_FOLDER: Final = "sequences"
+RATINGS_FOLDER: Final = "ratings"  # of a set prepared as a stream of ratings
 REJECTED_FOLDER: Final = "rejected"
 MANIFEST_FILE: Final = "manifest.json"
 CONFIG_FILE: Final = "config.json"

@@ -43,6 +43,7 @@ from components.schema import (
     USERS_FILE,
 )
 from pipelines.partitions import Partitions, read_locally, tally
+from pipelines.prepare_ratings import prepare_ratings
 from pipelines.stages import EXTRA_MANIFEST_FILE, Progress
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def run(context: StageContext) -> None:
         DataError: see `prepare`, or the catalog has a single item.
     """
     source = context.config.source(context.name)
+    if source.prepare.task == "ratings":
+        counts = prepare_ratings(source.data, source.input, source.prepare, context.folder, context.progress)
+        _write_json(context.folder / EXTRA_MANIFEST_FILE, counts)
+        return
     extra = prepare(source.data, source.input, source.prepare, context.folder, context.progress)
     if extra["num_items"] < 2:
         raise DataError(

@@ -48,12 +48,12 @@ class RayPartitions:
 
     def transform(self, function: PartitionFunction, *arguments: Any) -> RayPartitions:
         """Replace every block by `function` of it."""
-        with _settings(), _own_errors():
+        with settings(), own_errors():
             return RayPartitions(self._map(function, arguments).materialize(), self.num_ranges)
 
     def collect(self, function: PartitionFunction, *arguments: Any) -> Iterator[pa.Table]:
         """`function` of every block, as the blocks finish."""
-        with _settings(), _own_errors():
+        with settings(), own_errors():
             yield from self._map(function, arguments).iter_batches(batch_size=None, batch_format="pyarrow")
 
     def _map(self, function: PartitionFunction, arguments: tuple[Any, ...]) -> ray.data.Dataset:
@@ -84,7 +84,7 @@ def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path
     num_ranges = config.partitions or -(-estimate // ROWS_PER_RANGE)
     progress.note(f"reading {len(pieces.sources)} pieces into {num_ranges} ranges of users")
     read: Any = _read_piece
-    with _settings(shuffle_strategy=STRATEGIES[config.shuffle_strategy]), _own_errors():
+    with settings(shuffle_strategy=STRATEGIES[config.shuffle_strategy]), own_errors():
         rows = ray.data.from_items(
             [{PIECE: index} for index in range(len(pieces.sources))], override_num_blocks=len(pieces.sources)
         ).map_batches(read, fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges)), batch_format="pyarrow")
@@ -151,7 +151,7 @@ def _ranges(partition: pa.Table, num_ranges: int) -> pa.Table:
 
 
 @contextmanager
-def _settings(**chosen: Any) -> Iterator[None]:
+def settings(**chosen: Any) -> Iterator[None]:
     """Ray Data as this stage needs it; the process's own settings come back afterwards."""
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
     wanted = {"target_max_block_size": BLOCK_BYTES, "enable_progress_bars": False, **chosen}
@@ -169,7 +169,7 @@ def _settings(**chosen: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def own_errors() -> Iterator[None]:
     """Bring out the error that a task raised on purpose, or a full disk; Ray wraps them in its own."""
     try:
         yield

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from components.data.ratings import RatingsConfig
 from components.data.timestamps import parse_time, parse_times
 from components.errors import DataError
 from components.schema import ITEM_ID, POSITION, RATING, TIMESTAMP, USER_ID
@@ -36,6 +37,10 @@ class PrepareConfig(BaseModel):
     """How a log becomes a prepared set.
 
     Attributes:
+        task: ``ranking``: sequences of items per user. ``ratings``: one stream in the order of time, for
+            `distilrec stream`; of the keys below, `duplicates` (``exact`` or ``keep``), `max_rejected` and how the work
+            is done count there, and every user and item is kept.
+        ratings: the scale and the labels of ``task: ratings``.
         min_interactions_per_user: k-core: users with fewer are dropped, again and again until none has.
         min_interactions_per_item: the same for items.
         split: ``leave_one_out``: each user's last item tests, the one before validates. ``global_time``: two points in
@@ -61,6 +66,8 @@ class PrepareConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    task: Literal["ranking", "ratings"] = "ranking"
+    ratings: RatingsConfig = RatingsConfig()
     min_interactions_per_user: int = Field(default=5, ge=1)
     min_interactions_per_item: int = Field(default=5, ge=1)
     split: Split = "leave_one_out"
@@ -80,6 +87,8 @@ class PrepareConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.task == "ratings" and self.duplicates not in ("exact", "keep"):
+            raise ValueError(f"duplicates: {self.duplicates} is not for task: ratings; take exact or keep")
         given = [value for value in (self.valid_from, self.test_from) if value is not None]
         if given and self.split != "global_time":
             raise ValueError("valid_from and test_from belong to split: global_time")

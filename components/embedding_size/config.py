@@ -22,8 +22,8 @@ class StreamModelConfig(BaseModel):
         bn_mode: of ESAPN, over which rows batch normalization takes its statistics: ``branches``, the authors' code:
             every size's branch over all rows of the batch, with all six embeddings of everybody in memory; ``group``:
             every size over the rows that have it, with nothing in memory but the chosen sizes; ``selected``, the
-            paper's text: over all rows at once. Under ``selected`` enlarging changes no prediction, so the policy has nothing
-            to learn: it is there to show that.
+            paper's text: over all rows at once. Under ``selected`` enlarging changes no prediction, so the policy has
+            nothing to learn: it is there to show that.
         batch_size: interactions that are predicted, and then learned, together.
         learning_rate: of the model (Adam).
         policy_learning_rate: of policies, controllers and weights of sizes (Adam).

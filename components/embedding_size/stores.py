@@ -297,7 +297,7 @@ class OneSize:
 
 def by_size(rows: Tensor) -> list[Tensor]:
     """(U, 222) numbers of all sizes side by side -> (U, d_k) of each."""
-    return list(torch.split(rows, list(SIZES), 1))  # type: ignore[no-untyped-call]
+    return list(torch.split(rows, list(SIZES), 1))
 
 
 def histogram(sizes: Tensor) -> list[int]:
