@@ -169,6 +169,29 @@ def study(
     finish(reproduce, as_json)
 
 
+@app.command("stream")  # named here, so that its stage gets no second command
+def stream(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    to_blocks: Annotated[
+        bool, typer.Option("--to-blocks", help="Write the items' sizes as blocks for a compressed student, too.")
+    ] = False,
+    dim: Annotated[int, typer.Option(min=1, help="Width of the student that the blocks are for.")] = 64,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    start: From = "",
+) -> None:
+    """Let methods learn from ratings as they come, each predicting before it learns, and compare them."""
+
+    def run_streams() -> Any:
+        from pipelines.stream.cli import stream as stream_all
+
+        given = {"dry_run": dry_run, "forced": start, "as_json": as_json, "to_blocks": to_blocks}
+        return stream_all(config, overrides or [], dim=dim, **given)  # type: ignore[arg-type]
+
+    finish(run_streams, as_json)
+
+
 @app.command()
 def recommend(
     run_folder: RunArgument,

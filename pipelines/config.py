@@ -21,6 +21,7 @@ from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
 from pipelines.model_choice import ModelChoice, Name, Section
 from pipelines.search.config import SearchConfig
+from pipelines.stream.config import StreamConfig
 from pipelines.study.config import StudyConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
@@ -141,6 +142,7 @@ class RunConfig(Section):
         baselines: kinds of students to compare with, or ``plain``, the configured student without teachers.
         search: how the best small student is searched; it joins the others as ``searched``.
         study: what `distilrec study` trains; no stage of the run reads it.
+        stream: what streams over ratings; it belongs to ``prepare.task: ratings``, and is all that such a run does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -165,6 +167,7 @@ class RunConfig(Section):
     export: ExportConfig = ExportConfig()
     search: SearchConfig | None = None
     study: StudyConfig = StudyConfig()
+    stream: StreamConfig | None = None
     cluster: ClusterConfig = ClusterConfig()
 
     @property
@@ -184,6 +187,16 @@ class RunConfig(Section):
         """The pre-training domains that some teacher needs, by name."""
         needed = any(teacher.pretrained is True for teacher in self.teachers.values())
         return self.pretrain.domains if self.pretrain and needed else {}
+
+    @property
+    def streams(self) -> bool:
+        """Whether the run is a stream of ratings, and no ranking of items after sequences."""
+        return self.prepare.task == "ratings"
+
+    @property
+    def stream_section(self) -> StreamConfig:
+        """The section `stream`, as it is by default where it is absent."""
+        return self.stream or StreamConfig()
 
     def pretraining_of(self, teacher: str) -> TrainingConfig:
         """How a teacher learns from other domains."""

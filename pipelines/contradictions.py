@@ -16,6 +16,7 @@ from components.students import STUDENTS
 from pipelines.config import COUNTING, DEFAULT_STUDENT, DISTILLED, PLAIN
 from pipelines.config_errors import KeyPath, validation_problems
 from pipelines.search.check import search_problems
+from pipelines.stream.check import stream_problems
 from pipelines.study.check import study_problems
 
 READ_VECTORS: Final = ("unisrec", "unim2rec")  # teachers
@@ -33,6 +34,7 @@ def contradictions(data: Mapping[str, Any]) -> Found:
         yield ("seeds",), f"a seed is there twice: {seeds}"
     if data.get("images") is not None and data.get("features") is None:
         yield ("images",), "needs the section `features` (of texts) beside it; `features: {}` takes its defaults"
+    yield from stream_problems(data)
     yield from _missing_texts(data)
     yield from _missing_models(data)
     yield from _wrong_student(data)

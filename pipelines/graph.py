@@ -60,6 +60,8 @@ class Node:
 
 def build_graph(config: RunConfig) -> list[Node]:
     """All nodes of the run, every node after its inputs."""
+    if config.streams:
+        return [*_data_nodes(config), *_stream_nodes(config)]
     models = [*_teacher_nodes(config), *_student_nodes(config)]
     return [*_data_nodes(config), *_pretrain_nodes(config), *models, *_final_nodes(config, models)]
 
@@ -170,6 +172,16 @@ def _search_nodes(config: RunConfig) -> list[Node]:
         inputs = ("search", data)
         nodes.append(Node("distill", f"{SEARCHED}{SEED_MARK}{each}", inputs, _validation(config), each))
     return nodes
+
+
+def _stream_nodes(config: RunConfig) -> list[Node]:
+    section = config.stream_section
+    part = {"stream": {**_json(section.model()), "test_fraction": section.test_fraction}}
+    return [
+        Node("stream", f"{method}{SEED_MARK}{seed}", ("prepare",), {**part, "method": method}, seed)
+        for method in section.methods
+        for seed in config.seeds
+    ]
 
 
 def _final_nodes(config: RunConfig, models: list[Node]) -> list[Node]:

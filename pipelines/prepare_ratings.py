@@ -172,7 +172,7 @@ def _rejected(rows: pl.DataFrame, source: Source, config: PrepareConfig) -> pl.D
         pl.struct(shown.columns).struct.json_encode().alias("row"),
         pl.lit(reason).alias(REASON),
     )
-    return found.cast(REJECTED_SCHEMA)
+    return found.select(pl.col(name).cast(kind) for name, kind in REJECTED_SCHEMA.items())
 
 
 def _numbered(rows: pl.DataFrame, users: Numbering, items: Numbering) -> pl.DataFrame:

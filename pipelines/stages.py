@@ -115,6 +115,7 @@ STAGES: Final[dict[str, Stage]] = _table(
         Stage("pretrain", "pipelines.pretrain", 1, "a teacher learns from other domains"),
         Stage("teach", "pipelines.teach", 1, "teachers learn from the prepared set"),
         Stage("annotate", "pipelines.annotate", 2, "teacher states become columns of the sequences"),
+        Stage("stream", "pipelines.stream.stage", 1, "methods learn from ratings as they come", needs_ray=False),
         Stage("search", "pipelines.search.stage", 1, "many students, the best of which under a budget is kept"),
         Stage("distill", "pipelines.distill", 1, "students learn, with and without teachers"),
         Stage("evaluate", "pipelines.evaluate", 1, "full ranking, leaderboard, report"),

@@ -114,7 +114,7 @@ def test_a_shuffled_stream_is_the_same_ratings_in_an_order_of_the_seed(tmp_path:
     ],
 )
 def test_unusable_ratings_are_put_aside_with_a_reason(tmp_path: Path, line: str, reason: str) -> None:
-    out, counts = prepared(tmp_path, [*rating_lines(60), line])
+    _, counts = prepared(tmp_path, [*rating_lines(60), line])
     assert counts["rejected"] == {reason: 1}
     assert counts["rows_read"] == 61
     with pytest.raises(DataError, match=r"2 of 4 rows are unusable \(50.0%.*raise prepare.max_rejected"):
@@ -162,5 +162,5 @@ def test_ray_gives_the_same_stream(tmp_path: Path, ray_session: None) -> None:
 
 
 def test_no_stream_is_no_stream(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no stream of ratings; prepare it with `prepare.task: ratings`"):
+    with pytest.raises(DataError, match=r"holds no stream of ratings; prepare it with `prepare.task: ratings`"):
         RatingStream(tmp_path, "binary")
