@@ -143,7 +143,7 @@ _pipeline_command(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd or cprec.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="prm-kd, cprec or esapn.")],
     config: ConfigArgument,
     overrides: Overrides = None,
     only: Annotated[

@@ -110,7 +110,7 @@ def main_grid(document: Row) -> Grid:
         cells += [_spread(row["loss"], row["loss_std"], 4), _p(values.get("loss"))]
         cells += [f"{100 * row['memory']['ratio']:.1f}", str(len(row["seeds"]))]
         rows.append([*cells, *([printed_cell(paper, row["task"], row["name"])] if paper else [])])
-    return Grid("Accuracy and loss (Table 1)", tuple([*header, *(["the paper"] if paper else [])]), rows)
+    return Grid("Accuracy and loss (Table 1)", (*header, *(["the paper"] if paper else [])), rows)
 
 
 def _spread(mean: float, deviation: float, digits: int) -> str:

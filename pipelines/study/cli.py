@@ -10,11 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
-from components.errors import UnknownNameError
+from components.errors import UnknownNameError, UserError
 from components.reports.study.show import print_document
 from pipelines.interrupt import interruptible
 from pipelines.load_config import load_config
 from pipelines.output import messages, results
+from pipelines.stream.study import NAME as ESAPN
+from pipelines.stream.study import study_esapn
 from pipelines.study.command import Outcome, plan_study, run_study
 from pipelines.study.kinds import STUDIES
 from pipelines.study.write import documents_of, write_results
@@ -56,8 +58,15 @@ def study(
     Raises:
         DistilrecError: the input is wrong, or the run failed.
     """
-    if name not in STUDIES:
-        raise UnknownNameError("study", name, STUDIES)
+    if name not in (*STUDIES, ESAPN):
+        raise UnknownNameError("study", name, (*STUDIES, ESAPN))
+    if name == ESAPN:
+        if only:
+            raise UserError(
+                "the study esapn has one table, and all it shows comes of the same trials; leave --only out"
+            )
+        command, chosen = command_line(name, file, words), load_config(file, words)
+        return study_esapn(chosen, command, dry_run=dry_run, as_json=as_json, write=write)
     overrides, tables = split_words(words, only)
     config, kind = load_config(file, overrides), STUDIES[name]
     if dry_run:

@@ -50,7 +50,7 @@ def test_tables_may_follow_only(file: Path, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prm-kt", "FILE"], "unknown study 'prm-kt'; known: cprec, prm-kd; did you mean 'prm-kd'?"),
+        (["prm-kt", "FILE"], "unknown study 'prm-kt'; known: cprec, esapn, prm-kd; did you mean 'prm-kd'?"),
         (
             ["prm-kd", "FILE", "--only", "mian"],
             "unknown table of the study 'mian'; known: cost, main, students, sweeps",
