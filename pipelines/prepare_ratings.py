@@ -22,6 +22,7 @@ from components.data.ratings import (
     FIVE_CLASS,
     GROUP_ROWS,
     KEY,
+    RATINGS_FILE,
     ROW,
     RUN_COLUMNS,
     RUN_ROWS,
@@ -101,6 +102,7 @@ def prepare_ratings(
         _shuffle(written, folder, config.ratings.shuffle_seed)
     shutil.rmtree(folder / RUNS_FOLDER)
     _write_tables(data, config_input, users, items, folder, counts)
+    (folder / RATINGS_FILE).write_text(config.ratings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     digest.update(f"{config.ratings.order} {config.ratings.shuffle_seed}".encode())
     return counts | {
         "task": "ratings",

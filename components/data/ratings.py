@@ -24,6 +24,7 @@ from components.schema import ITEM_ID, RATING, TIMESTAMP, USER_ID
 RUN_ROWS: Final = 1 << 20  # rows that are sorted at once
 GROUP_ROWS: Final = 1 << 16  # of a row group: what a reader holds
 SAMPLED: Final = 1024  # every so many keys of a run help to cut it into ranges
+RATINGS_FILE: Final = "ratings.json"  # scale, threshold and order, beside a stream and its models
 ROW: Final = "row"
 KEY: Final = "key"
 BINARY: Final = "binary"

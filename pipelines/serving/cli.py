@@ -47,8 +47,10 @@ def serve(
 
     def start() -> None:
         from components.recommender import Retrieval
+        from components.streaming import is_stream
         from pipelines.serving.endpoint import Proxy
         from pipelines.serving.endpoint import serve as serve_forever
+        from pipelines.serving.stream_endpoint import serve_stream
         from serve.settings import AccessLog
 
         if proxy not in get_args(Proxy):
@@ -57,6 +59,10 @@ def serve(
             raise UnknownNameError("access log", access_log, get_args(AccessLog))
         if retrieval not in get_args(Retrieval):
             raise UnknownNameError("retrieval", retrieval, get_args(Retrieval))
+        if is_stream(run_folder):
+            given = (replicas, cast(Proxy, proxy), histories, keys, cast(AccessLog, access_log), timeout)
+            serve_stream(run_folder, host, port, *given)
+            return
         serve_forever(
             run_folder,
             host,

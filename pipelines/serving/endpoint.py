@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -113,7 +113,7 @@ def serve(
         stdout.write(greeting(known, host, port, needs_key=needs_key))
         stdout.flush()
         if block:
-            _wait_for_signal()
+            wait_for_signal()
             out.print("stopping …")
 
 
@@ -172,6 +172,33 @@ def endpoint(
     Raises:
         StageError: it does not start; the reason is chained.
     """
+
+    def make(known: Settings) -> Any:
+        from serve.endpoint import build
+
+        return build(str(artifact), known, replicas, str(line.folder) if line else None, histories, keeping)
+
+    with running(make, settings, host, port, replicas, proxy), driven(line) if line else nullcontext():
+        yield
+
+
+@contextmanager
+def running(
+    make: Callable[[Settings], Any], settings: Settings, host: str, port: int, replicas: int = 1, proxy: Proxy = "auto"
+) -> Iterator[None]:
+    """Hold a running application of Ray Serve.
+
+    Args:
+        make: the application; called when Ray Serve may be imported.
+        settings: limits and access.
+        host: where to listen.
+        port: where to listen.
+        replicas: processes that answer.
+        proxy: see `serve`.
+
+    Raises:
+        StageError: it does not start; the reason is chained.
+    """
     folder = Path(tempfile.mkdtemp(prefix="dserve"))  # private (0700): sockets and state of the proxy
     try:
         answer_s = settings.body_timeout_s + settings.timeout_s
@@ -180,11 +207,7 @@ def endpoint(
             settings = settings.model_copy(update={"metrics_folder": str(folder / "metrics")})
         from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
 
-        with (
-            ray_session(_cluster(replicas)),
-            _application(artifact, settings, host, port, replicas, line, histories, keeping),
-            driven(line) if line else nullcontext(),
-        ):
+        with ray_session(_cluster(replicas)), _application(make, settings, host, port):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,21 +238,12 @@ def _cluster(replicas: int) -> ClusterConfig:
 
 
 @contextmanager
-def _application(
-    artifact: Path,
-    settings: Settings,
-    host: str,
-    port: int,
-    replicas: int,
-    line: Line | None,
-    histories: HistorySource,
-    keeping: ItemKeeping | None,
-) -> Iterator[None]:
+def _application(make: Callable[[Settings], Any], settings: Settings, host: str, port: int) -> Iterator[None]:
     from ray import serve as ray_serve
     from ray.exceptions import RayError
     from ray.serve.config import ProxyLocation
 
-    from serve.endpoint import APP_NAME, build
+    from serve.endpoint import APP_NAME
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import made it talkative
     quiet = {"log_level": "WARNING", "enable_access_log": False}  # /metrics counts; a line per request costs
@@ -244,11 +258,7 @@ def _application(
                 "busy; start it again, or try --proxy plain"
             ) from error
         try:
-            ray_serve.run(
-                build(str(artifact), settings, replicas, str(line.folder) if line else None, histories, keeping),
-                name=APP_NAME,
-                route_prefix="/",
-            )
+            ray_serve.run(make(settings), name=APP_NAME, route_prefix="/")
         except (RuntimeError, RayError) as error:
             raise StageError(f"the endpoint does not start: {_reason(ray_serve) or error}") from error
         yield
@@ -279,7 +289,8 @@ def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool 
     )
 
 
-def _wait_for_signal() -> None:
+def wait_for_signal() -> None:
+    """Wait for SIGINT or SIGTERM."""
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

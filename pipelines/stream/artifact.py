@@ -6,16 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from components.artifacts.format import read_json, write_json
-from components.embedding_size.config import StreamModelConfig
-from components.embedding_size.learner import StreamLearner
-from components.errors import ArtifactError
+from components.data.ratings import RATINGS_FILE
 from components.schema import CONFIG_FILE, ITEMS_FILE, METRICS_FILE, MODEL_FILE, USERS_FILE
+from components.streaming import STREAM_KIND
 from pipelines.stream.job import Streamed, StreamJob
 
-KIND: Final = "stream"
 USER_METRICS_FILE: Final = "test-users.safetensors"
 
 
@@ -24,26 +22,12 @@ def write_artifact(streamed: Streamed, job: StreamJob, folder: Path) -> None:
     learner = streamed.learner
     tensors = {name: one.contiguous() for name, one in learner.tensors().items()}
     save_file(tensors, folder / MODEL_FILE)
-    write_json(folder / CONFIG_FILE, {"kind": KIND, **learner.state()})
+    write_json(folder / CONFIG_FILE, {"kind": STREAM_KIND, **learner.state()})
     metrics = {"method": job.method, "task": job.config.task, **streamed.measures.summary(), "memory": learner.memory()}
     write_json(folder / METRICS_FILE, metrics)
     save_file({"users": streamed.measures.user_means()}, folder / USER_METRICS_FILE)
-    for name in (USERS_FILE, ITEMS_FILE):
+    for name in (USERS_FILE, ITEMS_FILE, RATINGS_FILE):
         shutil.copyfile(job.prepared / name, folder / name)
-
-
-def read_learner(folder: Path) -> StreamLearner:
-    """The model of a finished stream, ready to go on.
-
-    Raises:
-        ArtifactError: the folder holds no such model.
-    """
-    config = read_json(folder / CONFIG_FILE)
-    if config.get("kind") != KIND:
-        raise ArtifactError(f"{folder}: its {CONFIG_FILE} is of kind {config.get('kind')!r}, expected {KIND!r}")
-    learner = StreamLearner(config["method"], StreamModelConfig.model_validate(config["config"]), config["seed"])
-    learner.restore(load_file(folder / MODEL_FILE), config)
-    return learner
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

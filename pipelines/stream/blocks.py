@@ -14,8 +14,8 @@ from components.embedding_size.sizes import SIZES
 from components.embedding_size.to_blocks import size_blocks
 from components.errors import UserError
 from components.schema import COUNT, ITEMS_FILE
+from components.streaming import read_learner
 from pipelines.cache import write_atomically
-from pipelines.stream.artifact import read_learner
 
 BLOCKS_FILE: Final = "blocks.yaml"
 

@@ -29,6 +29,10 @@ _TABLES: Final = (
     "CREATE UNIQUE INDEX by_event ON events (user_id, event_id) WHERE event_id IS NOT NULL",
 )
 _READ: Final = "SELECT item_id FROM events WHERE user_id = ? ORDER BY timestamp DESC, arrival DESC LIMIT ?"
+_SINCE: Final = (
+    "SELECT arrival, user_id, item_id, timestamp, event_id, value FROM events "
+    "WHERE arrival > ? ORDER BY arrival LIMIT ?"
+)
 _INSERT: Final = (
     "INSERT INTO events (user_id, item_id, timestamp, event_id, value) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (user_id, event_id) WHERE event_id IS NOT NULL DO NOTHING"
@@ -60,6 +64,16 @@ class SqliteEvents:
             return [
                 [row[0] for row in connection.execute(_READ, (user_id, limit)).fetchall()][::-1] for user_id in user_ids
             ]
+
+    def since(self, arrival: int, limit: int) -> list[tuple[int, Event]]:
+        """The first `limit` events of all users behind number `arrival`, each with its own number, as they arrived.
+
+        Raises:
+            StoreDownError: the store does not answer.
+        """
+        with self._connection() as connection:
+            rows = connection.execute(_SINCE, (arrival, limit)).fetchall()
+        return [(row[0], Event(*row[1:])) for row in rows]
 
     def append(self, events: Sequence[Event]) -> int:
         """See `EventStore.append`.
