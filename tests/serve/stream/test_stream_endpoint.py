@@ -1,4 +1,4 @@
-"""The endpoint of a streaming model: it answers, learns what it is sent, swaps versions, and loses nothing in a kill."""
+"""The endpoint of a streaming model: it answers, learns what it is sent, swaps versions, loses nothing in a kill."""
 
 from __future__ import annotations
 
