@@ -25,6 +25,7 @@ from serve.settings import Settings
 from serve.stream.identities import read_items, read_users
 
 LOOK_S = 0.01
+SENDERS = 16
 
 
 class Load:
@@ -53,10 +54,18 @@ class Load:
             one.join()
 
     def _send(self) -> None:
-        draw = random.Random(0)
+        """Several senders in turn: each waits until its rating is on the disk."""
         started = time.monotonic()
+        senders = [threading.Thread(target=self._send_some, args=(started, first)) for first in range(SENDERS)]
+        for one in senders:
+            one.start()
+        for one in senders:
+            one.join()
+
+    def _send_some(self, started: float, first: int) -> None:
+        draw = random.Random(first)
         with httpx.Client(base_url=self.url, timeout=10) as client:
-            for number in range(int(self.rate * self.seconds)):
+            for number in range(first, int(self.rate * self.seconds), SENDERS):
                 time.sleep(max(0.0, started + number / self.rate - time.monotonic()))
                 body = {
                     "user_id": draw.choice(self.users),

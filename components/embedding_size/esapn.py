@@ -132,12 +132,13 @@ class EsapnSide:
         """
         wide, norm = self.network.widen(parts), self.network.norm
         if self.mode == "branches":
-            branches = wide.view(NUM_SIZES, len(visits.unique), WIDTH)[:, visits.inverse].transpose(0, 1)
+            by_entity = wide.view(NUM_SIZES, len(visits.unique), WIDTH).transpose(0, 1).flatten(1)  # (U, 768)
+            branches = by_entity.index_select(0, visits.inverse).view(-1, NUM_SIZES, WIDTH)
             enlarged = torch.nonzero(asked != held).flatten()
             if len(enlarged):
-                branches = branches.clone()
                 branches[enlarged, asked[enlarged]] = branches[enlarged, held[enlarged]]
-            normalized = norm.branches(branches, track=track)[torch.arange(len(asked)), asked]
+            chosen = torch.arange(len(asked)) * NUM_SIZES + asked
+            normalized = norm.branches(branches, track=track).flatten(0, 1).index_select(0, chosen)
         else:
             order = torch.cat(self.store.places(visits.unique))
             rows = wide[torch.argsort(order)[visits.inverse]]
