@@ -55,7 +55,7 @@ class LocalBackend:
     async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer several queries."""
         current().batch_size += len(queries)
-        return await self.workers.run(model.recommender.answer, queries)
+        return await self.workers.rank(model, queries)
 
 
 def as_served(recommender: Recommender, version: str = "") -> Served:

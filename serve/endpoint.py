@@ -71,7 +71,7 @@ class Endpoint:
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
         self.settings = Settings.model_validate(settings)
         open_log(self.settings, _replica_name())
-        self.workers, self.trial_workers = Workers(), Workers()
+        self.workers, self.trial_workers = Workers(), Workers(trusting=False)
         self._publish: Callable[[], None] | None = None  # until the application is built
         self.growing = growing(keeping) if keeping else None
         loading = partial(load, retrieval=self.settings.retrieval, min_recall=self.settings.min_recall)
@@ -133,10 +133,11 @@ class Endpoint:
         )
 
     async def _ask(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        """In a thread, so that probes are answered meanwhile; a candidate has its own, for it may be stuck."""
+        """In a thread where that takes long, so that probes are answered meanwhile; a candidate has threads of its own,
+        for it may be stuck."""
         trial = self.follower.trial if self.follower else None
         workers = self.trial_workers if trial and model is trial.candidate else self.workers
-        return await workers.run(model.recommender.answer, queries)
+        return await workers.rank(model, queries)
 
     def _record(self, queries: Sequence[Query]) -> Trial | None:
         """Keep the queries for trials; returns the one that runs."""
