@@ -174,8 +174,7 @@ def endpoint(
     """
     folder = Path(tempfile.mkdtemp(prefix="dserve"))  # private (0700): sockets and state of the proxy
     try:
-        answer_s = settings.body_timeout_s + settings.timeout_s
-        os.environ.update(_proxy_environment(proxy, folder, answer_s))
+        os.environ.update(_proxy_environment(proxy, folder, settings))
         if not os.environ.get("RAY_ADDRESS"):
             settings = settings.model_copy(update={"metrics_folder": str(folder / "metrics")})
         from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
@@ -190,7 +189,7 @@ def endpoint(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str, str]:
+def _proxy_environment(proxy: Proxy, folder: Path, settings: Settings) -> dict[str, str]:
     """The environment for the wanted proxy; empty where a running cluster is joined, which has its own."""
     if os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
         return {}
@@ -205,7 +204,7 @@ def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str,
         if proxy == "haproxy":
             raise UserError("HAProxy does not run on this machine; use --proxy plain, or install ray[serve] on Linux")
         return common
-    return common | haproxy.environment(binary, folder, answer_s)
+    return common | haproxy.environment(binary, folder, settings)
 
 
 def _cluster(replicas: int) -> ClusterConfig:
