@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
@@ -21,6 +22,8 @@ from serve.routes.common import ERRORS, JsonAnswer, store_down
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serve.telemetry import Telemetry
 
+Answer = TypeVar("Answer")
+
 
 def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIRouter:
     """The two routes."""
@@ -30,41 +33,70 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
     async def recommend(request: RecommendRequest) -> JsonAnswer:
         """The best items after a history, or for a user whose history is known here."""
         models = backend.models
+        users = await users_of([request], histories, telemetry)
         model = chosen(request, models)
-        users = await users_of([request], histories)
-        try:
-            with current().asking(model.version):
-                answer = await backend.answer(model, to_query(request, model, users))
-        except CandidateFailedError:
-            model = models.pick_incumbent()
-            with current().asking(model.version):
-                answer = await backend.answer(model, to_query(request, model, users))
+
+        def ask(model: Served) -> Awaitable[Recommendation]:
+            return backend.answer(model, to_query(request, model, users))
+
+        answer, model = await answered(ask, model, models, backend, named=request.model is not None)
         return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
     async def recommend_batch(request: BatchRequest) -> JsonAnswer:
         """Several questions in one call; each answer is the one that the question alone would get."""
         models = backend.models
-        places: dict[str, list[int]] = {}
+        places: dict[tuple[str, bool], list[int]] = {}  # by the model's version, and whether that was asked for
         for place, one in enumerate(request.requests):
-            places.setdefault(chosen(one, models, f"requests.{place}.").version, []).append(place)
-        users = await users_of(request.requests, histories)
+            version = chosen(one, models, f"requests.{place}.").version
+            places.setdefault((version, one.model is not None), []).append(place)
+        users = await users_of(request.requests, histories, telemetry)
         results: list[dict[str, Any]] = [{} for _ in request.requests]
-        for version, part in places.items():
+        for (version, named), part in places.items():
             asked = {f"requests.{place}.": request.requests[place] for place in part}
-            model = models.named(version)
-            try:
-                with current().asking(model.version):
-                    answers = await backend.answer_all(model, queries_of(asked, model, users))
-            except CandidateFailedError:
-                model = models.pick_incumbent()
-                with current().asking(model.version):
-                    answers = await backend.answer_all(model, queries_of(asked, model, users))
+
+            def ask(model: Served, asked: dict[str, RecommendRequest] = asked) -> Awaitable[list[Recommendation]]:
+                return backend.answer_all(model, queries_of(asked, model, users))
+
+            answers, model = await answered(ask, models.named(version), models, backend, named=named)
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
 
     return routes
+
+
+async def answered(
+    ask: Callable[[Served], Awaitable[Answer]], model: Served, models: Models, backend: Backend, *, named: bool
+) -> tuple[Answer, Served]:
+    """The answer of `model`, or of the incumbent where that one fails, and who gave it.
+
+    Args:
+        ask: asks a model; it may raise before it returns.
+        model: who was chosen for the request.
+        models: who answers at this moment.
+        backend: is told where a model cannot take what the incumbent can.
+        named: the request names the model, so what that one lacks is the request's fault.
+
+    Raises:
+        ApiError: 422, the request does not fit the model that is named, or the incumbent.
+    """
+    refusal = ""
+    try:
+        with current().asking(model.version):
+            return await ask(model), model
+    except CandidateFailedError:
+        pass
+    except ApiError as error:
+        if named or model is models.incumbent:
+            raise
+        refusal = error.message
+    incumbent = models.pick_incumbent()
+    with current().asking(incumbent.version):
+        answer = await ask(incumbent)
+    if refusal:
+        backend.refused(model, refusal)
+    return answer, incumbent
 
 
 def chosen(request: RecommendRequest, models: Models, field: str = "") -> Served:
@@ -96,15 +128,18 @@ class Users:
     fingerprint: str
 
 
-async def users_of(requests: Sequence[RecommendRequest], histories: Histories) -> Users:
+async def users_of(requests: Sequence[RecommendRequest], histories: Histories, telemetry: Telemetry) -> Users:
     """Read what is known of the users that `requests` name.
 
     Raises:
         ApiError: 503, the store is down.
     """
     user_ids = list(dict.fromkeys(request.user_id for request in requests if request.user_id is not None))
+    if not user_ids:
+        return Users({}, histories.base.fingerprint)
     try:
-        found = await histories.read(user_ids) if user_ids else []
+        with telemetry.asking_store("events", "read") if histories.takes_events else nullcontext():
+            found = await histories.read(user_ids)
     except StoreDownError as error:
         message = "the event store is down, so users' histories are unknown; send `history`, or try again in a moment"
         raise store_down(error, message) from error
