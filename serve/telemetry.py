@@ -46,7 +46,8 @@ class Telemetry:
         snapshots: Snapshots | None = None,
     ) -> None:
         self._replica, self._models, self._admission, self._snapshots = replica, models, admission, snapshots
-        self._publishing = Trouble(logger, "the replicas of this machine cannot show each other their metrics")
+        self._publishing = Trouble(logger, "the other replicas cannot be shown the metrics of this one")
+        self._merging = Trouble(logger, "the metrics of other replicas cannot be read")
         self.registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}  # finding a labelled series costs more than counting in it
         self._requests = self._make(Counter, "distilrec_requests", "Requests answered", "path", "status", "version")
@@ -132,7 +133,7 @@ class Telemetry:
         """All series in the exposition format, those of the other replicas too where they are shown to this one."""
         own = self._own()
         if self._snapshots is not None:
-            with self._publishing.kept():
+            with self._merging.kept():
                 return self._snapshots.merged(own)
         return own
 
