@@ -33,32 +33,29 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
     async def recommend(request: RecommendRequest) -> JsonAnswer:
         """The best items after a history, or for a user whose history is known here."""
         models = backend.models
+        model = chosen(request, models, backend)
         users = await users_of([request], histories, telemetry)
-        model = chosen(request, models)
-
-        def ask(model: Served) -> Awaitable[Recommendation]:
-            return backend.answer(model, to_query(request, model, users))
-
-        answer, model = await answered(ask, model, models, backend, named=request.model is not None)
+        answer, model = await answered(
+            lambda model: backend.answer(model, to_query(request, model, users)), model, models
+        )
         return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
     async def recommend_batch(request: BatchRequest) -> JsonAnswer:
         """Several questions in one call; each answer is the one that the question alone would get."""
         models = backend.models
-        places: dict[tuple[str, bool], list[int]] = {}  # by the model's version, and whether that was asked for
+        places: dict[str, list[int]] = {}
         for place, one in enumerate(request.requests):
-            version = chosen(one, models, f"requests.{place}.").version
-            places.setdefault((version, one.model is not None), []).append(place)
+            places.setdefault(chosen(one, models, backend, f"requests.{place}.").version, []).append(place)
         users = await users_of(request.requests, histories, telemetry)
         results: list[dict[str, Any]] = [{} for _ in request.requests]
-        for (version, named), part in places.items():
+        for version, part in places.items():
             asked = {f"requests.{place}.": request.requests[place] for place in part}
 
             def ask(model: Served, asked: dict[str, RecommendRequest] = asked) -> Awaitable[list[Recommendation]]:
                 return backend.answer_all(model, queries_of(asked, model, users))
 
-            answers, model = await answered(ask, models.named(version), models, backend, named=named)
+            answers, model = await answered(ask, models.named(version), models)
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -66,53 +63,40 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
     return routes
 
 
-async def answered(
-    ask: Callable[[Served], Awaitable[Answer]], model: Served, models: Models, backend: Backend, *, named: bool
-) -> tuple[Answer, Served]:
-    """The answer of `model`, or of the incumbent where that one fails, and who gave it.
-
-    Args:
-        ask: asks a model; it may raise before it returns.
-        model: who was chosen for the request.
-        models: who answers at this moment.
-        backend: is told where a model cannot take what the incumbent can.
-        named: the request names the model, so what that one lacks is the request's fault.
-
-    Raises:
-        ApiError: 422, the request does not fit the model that is named, or the incumbent.
-    """
-    refusal = ""
+async def answered(ask: Callable[[Served], Awaitable[Answer]], model: Served, models: Models) -> tuple[Answer, Served]:
+    """The answer of `model`, or of the incumbent where that one fails, and who gave it."""
     try:
         with current().asking(model.version):
             return await ask(model), model
     except CandidateFailedError:
-        pass
-    except ApiError as error:
-        if named or model is models.incumbent:
-            raise
-        refusal = error.message
-    incumbent = models.pick_incumbent()
+        incumbent = models.pick_incumbent()
     with current().asking(incumbent.version):
-        answer = await ask(incumbent)
-    if refusal:
-        backend.refused(model, refusal)
-    return answer, incumbent
+        return await ask(incumbent), incumbent
 
 
-def chosen(request: RecommendRequest, models: Models, field: str = "") -> Served:
+def chosen(request: RecommendRequest, models: Models, backend: Backend, field: str = "") -> Served:
     """The model that answers: the one that is named, else by user, else by the first item of the history, which stays
-    the same while a visitor's history grows.
+    the same while a visitor's history grows. A candidate that cannot take the request, as the incumbent can, is left
+    out, and `backend` is told.
 
     Raises:
-        ApiError: 503, nothing is loaded; 422, no such model.
+        ApiError: 503, nothing is loaded; 422, no such model, or a filter that the incumbent cannot take either.
     """
-    incumbent = models.pick(request.user_id or "".join((request.history or [])[:1]))
-    if request.model is None:
-        return incumbent
+    model, incumbent = models.pick(request.user_id or "".join((request.history or [])[:1])), models.pick_incumbent()
+    if request.model is not None:
+        try:
+            return models.named(request.model)
+        except ApiError as error:
+            raise ApiError(422, error.message, f"{field}model") from error
+    if model is incumbent or request.filter is None:
+        return model
     try:
-        return models.named(request.model)
+        request.filter.to_filter(model.recommender.attributes)
     except ApiError as error:
-        raise ApiError(422, error.message, f"{field}model") from error
+        request.filter.to_filter(incumbent.recommender.attributes, field)
+        backend.refused(model, error.message)
+        return incumbent
+    return model
 
 
 @dataclass(frozen=True)
