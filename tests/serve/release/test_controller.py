@@ -119,9 +119,9 @@ def test_a_step_takes_its_time_and_its_comparisons(world: World) -> None:
 
 def test_without_traffic_nothing_is_decided_but_the_end(world: World) -> None:
     world.pass_time(59, Figures())
-    assert world.release.outcome is None
+    assert world.outcome() is None
     world.pass_time(2, Figures())
-    assert world.release.outcome == "rejected"
+    assert world.outcome() == "rejected"
     assert "0 recorded requests in 61 s, too few to judge (wanted: 50)" in world.release.reason
 
 
