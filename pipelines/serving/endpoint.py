@@ -72,6 +72,8 @@ def endpoint(
         ):
             yield
     finally:
+        if line is not None:
+            line.forget_replicas()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -189,6 +189,11 @@ class Line:
         now = time.time() if now is None else now
         return [one for one in self._all_reports() if one.step != LOADING and now - one.time > FRESH_S]
 
+    def silent(self, seconds: float) -> list[Report]:
+        """The last words of replicas that report no more, of the last `seconds`."""
+        now = time.time()
+        return [report for report in self._all_reports() if FRESH_S < now - report.time <= seconds]
+
     def _all_reports(self) -> list[Report]:
         found = []
         for file in (self.folder / REPLICAS).glob("*.json"):
@@ -229,18 +234,23 @@ def finished(release: Release, outcome: Outcome, reason: str) -> Release:
     return release.model_copy(update={"outcome": outcome, "reason": reason})
 
 
-def begin(line: Line, version: str, policy: Policy, now: float) -> Release:
-    """Write the wish to release `version`; the caller holds the lock.
-
-    Raises:
-        UserError: another release is under way, or this version serves already.
-    """
+def check_free(line: Line) -> None:
+    """Raise UserError where a release is under way."""
     running = line.release()
     if running is not None and running.outcome is None:
         raise UserError(
             f"{line.folder}: the release of {running.candidate} is under way ({running.step_name}); wait for it, "
             f"or end it with `distilrec rollback {line.folder}`"
         )
+
+
+def begin(line: Line, version: str, policy: Policy, now: float) -> Release:
+    """Write the wish to release `version`; the caller holds the lock.
+
+    Raises:
+        UserError: another release is under way, or this version serves already.
+    """
+    check_free(line)
     incumbent = line.current()
     if incumbent == version:
         raise UserError(f"{line.folder}: {version} serves already")
