@@ -11,7 +11,6 @@ from typing import Any, Final
 from components.artifacts.registry import Registry
 from components.errors import StageError, UserError
 from pipelines.served import find_artifact
-from serve.loading import load
 from serve.release.line import Line, Release, begin, check_free, finished
 from serve.release.policy import Policy
 
@@ -52,6 +51,8 @@ def deploy(run: Path, line_folder: Path, policy: Policy, say: Say, *, trial: boo
         ArtifactError: the artifact is corrupt or answers nothing; the line stays as it is.
         StageError: the endpoint stopped in the middle; the release goes on when it is started again.
     """
+    from serve.loading import load  # here: it loads PyTorch, and a rollback must not wait for that
+
     artifact, line = find_artifact(run), Line(line_folder.absolute())
     load(artifact)
     with line.locked():

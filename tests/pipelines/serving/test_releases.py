@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from pipelines.serving.releases import deploy, existing, overview, rollback
 from serve.release.line import Line, Report, begin
 from serve.release.policy import Policy
 from tests.tiny_artifact import write_artifact
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -117,6 +121,13 @@ def test_an_endpoint_that_fell_silent_gets_no_model_without_a_trial(tmp_path: Pa
     assert line.current() == "v0001"
     line.report(Report(replica="a", time=time.time() - 90, serving="v0001"))
     assert deploy(second, shop, Policy(), say).outcome == "released"
+
+
+def test_a_rollback_does_not_wait_for_pytorch() -> None:
+    modules = "pipelines.cli, pipelines.serving.releases, pipelines.serving.releases_table, sys"
+    code = f"import {modules}; print([name for name in ('torch', 'ray', 'polars') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_rollback_needs_something_before(tmp_path: Path, shop: Path) -> None:
