@@ -15,7 +15,6 @@ from serve.models import Served
 from serve.pace import CROWDED, SHORT_S, Pace
 from serve.workers import Workers
 
-
 PLAIN = Query([])
 
 
