@@ -85,8 +85,7 @@ def serve(run: Path, options: ServeOptions | None = None, *, block: bool = True)
     settings = settings.model_copy(update={"log_folder": str(logs) if logs else None})
     out = Console(stderr=True, highlight=False)
     histories = find_histories(run, artifact, options.histories)
-    keeping = item_keeping(artifact, histories.events, options.item_encoders)
-    hello = _checked(artifact, options, histories, keeping, out, needs_key=needs_key)
+    hello, keeping = _checked(artifact, options, histories, out, needs_key=needs_key)
     stdout, line = sys.stdout, line_of(run)
     with (
         redirect_stdout(sys.stderr),  # Ray prints notices
@@ -121,21 +120,21 @@ def _checked(
     artifact: Path,
     options: ServeOptions,
     histories: HistorySource,
-    keeping: ItemKeeping | None,
     out: Console,
     *,
     needs_key: bool,
-) -> str:
+) -> tuple[str, ItemKeeping | None]:
     """Load the artifact and let go of it again, before Ray starts, so that a corrupt one fails in a second; say what
-    will answer. Returns the greeting."""
+    will answer. Returns the greeting, and where new items are kept."""
     known = load(artifact, options.retrieval, options.min_recall)
     if known.recall is not None:
         out.print(str(known.recall), markup=False)
     for said in check_histories(histories, artifact):
         out.print(said, markup=False)
     out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
+    keeping = item_keeping(artifact, histories.events, options.item_encoders)
     out.print(items_notice(known, keeping), markup=False)
-    return greeting(known, options.host, options.port, needs_key=needs_key)
+    return greeting(known, options.host, options.port, needs_key=needs_key), keeping
 
 
 def log_folder(run: Path) -> Path | None:
