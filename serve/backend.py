@@ -34,6 +34,10 @@ class Backend(Protocol):
         """Answer the queries of one request."""
         ...
 
+    def refused(self, model: Served, reason: str) -> None:
+        """Note that `model`, which is not the incumbent, cannot take a request that the incumbent can."""
+        ...
+
 
 class LocalBackend:
     """Answers in a thread of this process, without batching.
@@ -56,6 +60,9 @@ class LocalBackend:
         """Answer several queries."""
         current().batch_size += len(queries)
         return await self.workers.rank(model, queries)
+
+    def refused(self, model: Served, reason: str) -> None:
+        """Nobody judges models here."""
 
 
 def as_served(recommender: Recommender, version: str = "") -> Served:

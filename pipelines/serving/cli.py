@@ -47,8 +47,9 @@ def serve(
 
     def start() -> None:
         from components.recommender import Retrieval
+        from pipelines.serving.command import ServeOptions
+        from pipelines.serving.command import serve as serve_forever
         from pipelines.serving.endpoint import Proxy
-        from pipelines.serving.endpoint import serve as serve_forever
         from serve.settings import AccessLog
 
         if proxy not in get_args(Proxy):
@@ -57,20 +58,20 @@ def serve(
             raise UnknownNameError("access log", access_log, get_args(AccessLog))
         if retrieval not in get_args(Retrieval):
             raise UnknownNameError("retrieval", retrieval, get_args(Retrieval))
-        serve_forever(
-            run_folder,
+        options = ServeOptions(
             host,
             port,
             replicas,
-            proxy=cast(Proxy, proxy),
-            histories=histories,
-            keys=keys,
-            access_log=cast(AccessLog, access_log),
-            timeout_s=timeout,
-            item_encoders=item_encoders,
-            retrieval=cast(Retrieval, retrieval),
-            min_recall=min_recall,
+            cast(Proxy, proxy),
+            histories,
+            keys,
+            cast(AccessLog, access_log),
+            timeout,
+            item_encoders,
+            cast(Retrieval, retrieval),
+            min_recall,
         )
+        serve_forever(run_folder, options)
 
     act(start)
 

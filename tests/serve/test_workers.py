@@ -9,10 +9,13 @@ from typing import Any, cast
 
 import pytest
 
+from components.catalog_filters import Filter
 from components.recommender import Query, Recommendation, Recommender
 from serve.models import Served
 from serve.pace import CROWDED, SHORT_S, Pace
 from serve.workers import Workers
+
+PLAIN = Query([])
 
 
 class Named:
@@ -26,9 +29,9 @@ def served() -> Served:
     return Served("v1", cast(Recommender, cast(Any, Named())))
 
 
-def where(workers: Workers, model: Served, queries: int = 1) -> str:
+def where(workers: Workers, model: Served, queries: int = 1, query: Query = PLAIN) -> str:
     """The thread in which `model` ranks."""
-    answers = asyncio.run(workers.rank(model, [Query([])] * queries))
+    answers = asyncio.run(workers.rank(model, [query] * queries))
     return answers[0].unknown_items[0]
 
 
@@ -42,6 +45,15 @@ def test_what_is_known_to_be_short_is_ranked_at_once() -> None:
 def test_a_model_on_trial_always_gets_a_thread() -> None:
     workers, model = Workers(trusting=False), served()
     assert all(where(workers, model).startswith("model") for _ in range(3))
+
+
+@pytest.mark.parametrize("query", [Query([], explain=True), Query([], filter=Filter.of({"color": ["red"]}))])
+def test_what_costs_more_than_a_ranking_gets_a_thread(query: Query) -> None:
+    workers, model, here = Workers(), served(), threading.current_thread().name
+    assert where(workers, model, query=query).startswith("model")
+    where(workers, model)
+    assert where(workers, model) == here
+    assert where(workers, model, query=query).startswith("model")
 
 
 def test_what_became_long_gets_a_thread_again() -> None:
