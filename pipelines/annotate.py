@@ -206,7 +206,7 @@ def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:
 def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list[Teacher]) -> None:
     """Spread pieces of the files over actors; each loads the teachers once."""
     cluster = context.config.cluster
-    gpu = training_gpu(cluster)
+    gpu = training_gpu(cluster, "teachers")
     work = pieces(prepared)
     context.progress.start(prepared.sequences.num_instances, "states")
     done = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
@@ -216,6 +216,7 @@ def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list
         compute=ray.data.ActorPoolStrategy(size=min(len(work), cluster.num_workers if gpu else 2)),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=1 if gpu else None,
+        resources=cluster.placement.teachers or None,
     )
     for row in done.iter_rows():
         context.progress.advance(int(row["instances"]))

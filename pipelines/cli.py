@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 import typer
 
 from pipelines.arguments import ConfigArgument, DryRun, From, Json, Overrides, RunArgument, act, finish
+from pipelines.cluster.cli import app as cluster
 from pipelines.serving.cli import app as serving
 
 if TYPE_CHECKING:
@@ -254,6 +255,7 @@ def onnx(
 
 
 app.add_typer(serving)
+app.add_typer(cluster)
 
 
 def _register_stages() -> None:

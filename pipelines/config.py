@@ -17,6 +17,7 @@ from components.features.image import ImageConfig
 from components.features.text import TextConfig
 from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
+from pipelines.cluster.placement import PlacementConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
 from pipelines.model_choice import ModelChoice, Name, Section
@@ -94,6 +95,9 @@ class ClusterConfig(Section):
         max_parallel_students: students that train at the same time.
         object_store_mb: shared memory of the local session.
         temp_dir: folder of the local session's sockets and logs; keep it short.
+        placement: which nodes each role of stages runs on.
+        grows_to: file of the cluster that names its node types: that of Ray's cluster launcher, or a KubeRay manifest.
+            What it may grow to counts as there: requests wait for it. None: the cluster stays as it is.
     """
 
     address: str | None = None
@@ -106,6 +110,8 @@ class ClusterConfig(Section):
     max_parallel_students: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=512, ge=80)
     temp_dir: str | None = None
+    placement: PlacementConfig = PlacementConfig()
+    grows_to: str | None = None
 
 
 @dataclass(frozen=True)

@@ -90,12 +90,13 @@ def run(context: StageContext) -> None:
     baseline = chosen_baseline(config, {row_name(node) for node in models})
     folder = context.folder.resolve()  # workers have another current folder
     context.progress.start(len(models), "models")
-    evaluated = _rank_all(models, inputs[PREPARE], folder, config, context.progress)
+    custom = context.config.cluster.placement.data
+    evaluated = _rank_all(models, inputs[PREPARE], folder, config, context.progress, custom)
     context.progress.note("comparing")
-    _in_task(summarize, inputs, evaluated, folder, config, baseline, context.seed)
+    _in_task(custom, summarize, inputs, evaluated, folder, config, baseline, context.seed)
     if config.requests:
         context.progress.note("measuring latency")
-        context.timing.update(_in_task(measure_models, models, inputs[PREPARE], config))
+        context.timing.update(_in_task(custom, measure_models, models, inputs[PREPARE], config))
     report = publish_report(context.config, context.folder, context.timing)
     skipped = f"; cannot rank new histories: {', '.join(left_out)}" if left_out else ""
     context.progress.note(f"report: {report}{skipped}")
@@ -146,12 +147,17 @@ def chosen_baseline(config: EvaluateConfig, names: Iterable[str]) -> str | None:
 
 
 def _rank_all(
-    models: Mapping[str, Path], prepared: Path, folder: Path, config: EvaluateConfig, progress: Progress
+    models: Mapping[str, Path],
+    prepared: Path,
+    folder: Path,
+    config: EvaluateConfig,
+    progress: Progress,
+    custom: dict[str, float],
 ) -> dict[str, dict[str, Any]]:
     """One Ray task per model; paths go out, a few numbers come back."""
     import ray
 
-    rank = ray.remote(num_cpus=1, max_retries=1)(evaluate_model)
+    rank = ray.remote(num_cpus=1, max_retries=1, resources=custom)(evaluate_model)
     waiting = {rank.remote(path, prepared, positions_file(folder, node), config): node for node, path in models.items()}
     evaluated: dict[str, dict[str, Any]] = {}
     try:
@@ -167,11 +173,11 @@ def _rank_all(
     return evaluated
 
 
-def _in_task(function: Any, *arguments: Any) -> Any:
+def _in_task(custom: dict[str, float], function: Any, *arguments: Any) -> Any:
     """Run a function in a worker: the driver stays small, whatever the size of the data."""
     import ray
 
-    return ray.get(ray.remote(num_cpus=1, max_retries=1)(function).remote(*arguments))
+    return ray.get(ray.remote(num_cpus=1, max_retries=1, resources=custom)(function).remote(*arguments))
 
 
 def positions_file(folder: Path, node: str) -> Path:

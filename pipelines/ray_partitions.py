@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -42,14 +42,14 @@ LARGE: Final = 1 << 16  # bytes; larger arguments travel through the object stor
 class RayPartitions:
     """Partitions as blocks of a materialized dataset."""
 
-    def __init__(self, dataset: ray.data.Dataset, num_ranges: int) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: ray.data.Dataset, num_ranges: int, custom: Mapping[str, float] | None = None) -> None:
+        self._dataset, self._custom = dataset, dict(custom) if custom else None
         self.num_ranges = num_ranges
 
     def transform(self, function: PartitionFunction, *arguments: Any) -> RayPartitions:
         """Replace every block by `function` of it."""
         with _settings(), _own_errors():
-            return RayPartitions(self._map(function, arguments).materialize(), self.num_ranges)
+            return RayPartitions(self._map(function, arguments).materialize(), self.num_ranges, self._custom)
 
     def collect(self, function: PartitionFunction, *arguments: Any) -> Iterator[pa.Table]:
         """`function` of every block, as the blocks finish."""
@@ -64,10 +64,18 @@ class RayPartitions:
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
+            resources=self._custom,
         )
 
 
-def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path, progress: Progress) -> RayPartitions:
+def read_with_ray(
+    log: Log,
+    config: PrepareConfig,
+    estimate: int,
+    rejected: Path,
+    progress: Progress,
+    custom: Mapping[str, float] | None = None,
+) -> RayPartitions:
     """Read and clean a log in parallel, bring every user's rows together, and gather them.
 
     Args:
@@ -76,6 +84,7 @@ def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path
         estimate: about how many rows it has.
         rejected: folder of the quarantined rows.
         progress: told what happens.
+        custom: resources that say where tasks run; the shuffle itself runs anywhere.
 
     Raises:
         DataError: a file cannot be read.
@@ -87,9 +96,14 @@ def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path
     with _settings(shuffle_strategy=STRATEGIES[config.shuffle_strategy]), _own_errors():
         rows = ray.data.from_items(
             [{PIECE: index} for index in range(len(pieces.sources))], override_num_blocks=len(pieces.sources)
-        ).map_batches(read, fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges)), batch_format="pyarrow")
+        ).map_batches(
+            read,
+            fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges)),
+            batch_format="pyarrow",
+            resources=dict(custom) if custom else None,
+        )
         shuffled = rows.repartition(num_ranges, keys=[KEY])
-        gathered = RayPartitions(shuffled, num_ranges).transform(
+        gathered = RayPartitions(shuffled, num_ranges, custom).transform(
             gather, num_ranges, config.duplicates, config.min_rating
         )
     _check_whole(gathered)

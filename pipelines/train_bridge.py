@@ -23,6 +23,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from components.training.loop import CHECKPOINT, World
 from components.training.observer import Place
+from pipelines.cluster.placement import Role
 from pipelines.config import ClusterConfig
 from pipelines.mailbox import Mailbox, Update
 from pipelines.ray_session import training_gpu
@@ -86,16 +87,20 @@ def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[s
     Returns:
         Figures that depend on the clock; see `pipelines.training_job.Job.run`.
     """
-    gpu = training_gpu(cluster)
+    role: Role = "teachers" if job.family == "teacher" else "students"
+    gpu, custom = training_gpu(cluster, role), cluster.placement.of(role)
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     job = replace(job, threads=max(1, int(cluster.cpus_per_worker)))
     if cluster.num_workers == 1:
         task = ray.remote(_alone).options(
-            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker if gpu else 0, max_retries=MAX_FAILURES
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker if gpu else 0,
+            resources=custom,
+            max_retries=MAX_FAILURES,
         )
         future = task.remote(job, mailbox)
     else:
-        future = ray.remote(_group).options(num_cpus=0, max_retries=0).remote(job, cluster, gpu, mailbox)
+        future = ray.remote(_group).options(num_cpus=0, max_retries=0).remote(job, cluster, gpu, custom, mailbox)
     return _wait(future, mailbox, progress)
 
 
@@ -128,9 +133,9 @@ def _alone(job: Job, mailbox: Any) -> dict[str, float]:
     return figures
 
 
-def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
+def _group(job: Job, cluster: ClusterConfig, gpu: bool, custom: dict[str, float], mailbox: Any) -> dict[str, float]:
     """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
+    resources = {"CPU": cluster.cpus_per_worker, **custom} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
     worker: Any = _worker  # its return value reaches `Result.return_value`, which the annotations do not know yet
     trainer = TorchTrainer(
         worker,
