@@ -29,6 +29,7 @@ from components.inference import one_thread
 from components.reports import facts
 from components.schema import CONFIG_FILE, USER
 from pipelines.stages import SEED_MARK
+from pipelines.storage.exchange import Exchange, call
 
 if TYPE_CHECKING:
     from pipelines.stages import Progress, StageContext
@@ -93,10 +94,10 @@ def run(context: StageContext) -> None:
     custom = context.config.cluster.placement.data
     evaluated = _rank_all(models, inputs[PREPARE], folder, config, context.progress, custom)
     context.progress.note("comparing")
-    _in_task(custom, summarize, inputs, evaluated, folder, config, baseline, context.seed)
+    _in_task(folder, custom, summarize, inputs, evaluated, folder, config, baseline, context.seed)
     if config.requests:
         context.progress.note("measuring latency")
-        context.timing.update(_in_task(custom, measure_models, models, inputs[PREPARE], config))
+        context.timing.update(_in_task(folder, custom, measure_models, models, inputs[PREPARE], config))
     report = publish_report(context.config, context.folder, context.timing)
     skipped = f"; cannot rank new histories: {', '.join(left_out)}" if left_out else ""
     context.progress.note(f"report: {report}{skipped}")
@@ -157,8 +158,12 @@ def _rank_all(
     """One Ray task per model; paths go out, a few numbers come back."""
     import ray
 
-    rank = ray.remote(num_cpus=1, max_retries=1, resources=custom)(evaluate_model)
-    waiting = {rank.remote(path, prepared, positions_file(folder, node), config): node for node, path in models.items()}
+    rank = ray.remote(num_cpus=1, max_retries=1, resources=custom)(call)
+    exchange = Exchange.of(folder)
+    waiting = {
+        rank.remote(exchange, folder, evaluate_model, path, prepared, positions_file(folder, node), config): node
+        for node, path in models.items()
+    }
     evaluated: dict[str, dict[str, Any]] = {}
     try:
         while waiting:
@@ -167,15 +172,26 @@ def _rank_all(
             evaluated[node] = ray.get(done[0])
             del waiting[done[0]]
             progress.advance(1, **{row_name(node): f"{evaluated[node]['shown']:.4f}"})
+        if exchange:
+            exchange.collect(folder)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
     return evaluated
 
 
-def _in_task(custom: dict[str, float], function: Any, *arguments: Any) -> Any:
-    """Run a function in a worker: the driver stays small, whatever the size of the data."""
+def _in_task(folder: Path, custom: dict[str, float], function: Any, *arguments: Any) -> Any:
+    """Run a function in a worker: the driver stays small, whatever the size of the data.
+
+    Where nodes share no disk, it is a worker of the driver's node, which holds all that was evaluated.
+    """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if Exchange.of(folder):
+        own = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        beside = ray.remote(num_cpus=0, max_retries=1)(function).options(scheduling_strategy=own)
+        return ray.get(beside.remote(*arguments))
 
     return ray.get(ray.remote(num_cpus=1, max_retries=1, resources=custom)(function).remote(*arguments))
 

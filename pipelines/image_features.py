@@ -32,6 +32,7 @@ from components.features.pictures import MISSING
 from components.schema import IMAGE, ITEMS_FILE
 from pipelines.actor_pool import pool_options
 from pipelines.stages import Progress
+from pipelines.storage.exchange import Exchange, borrowed
 
 BATCH_ITEMS: Final = 256  # pictures that are read at once
 GROUPS_PER_ACTOR: Final = 4  # an actor starts for seconds: fewer row groups are not worth one more
@@ -216,8 +217,10 @@ def _keys(file: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
 class GroupEncoder:
     """An actor of the pool: makes the encoder once, then reads and encodes pictures group after group."""
 
-    def __init__(self, file: str, config: dict[str, Any], device: str) -> None:
-        self.file, self.config = file, ImageConfig.model_validate(config)
+    def __init__(self, file: Path, config: dict[str, Any], device: str, exchange: Exchange | None = None) -> None:
+        with borrowed(exchange, file) as here:
+            self.file = here
+        self.config = ImageConfig.model_validate(config)
         self.encoder = make_encoder(self.config, device)
 
     def __call__(self, work: pa.Table) -> pa.Table:
@@ -244,7 +247,7 @@ class GroupEncoder:
 def _encode_here(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
     if not groups:
         return  # an encoder takes seconds to load
-    encoder = GroupEncoder(str(file), config.model_dump(), device)
+    encoder = GroupEncoder(file, config.model_dump(), device)
     for group, places in groups.items():
         yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
 
@@ -267,7 +270,7 @@ def _encode_groups(
         GroupEncoder,
         batch_size=1,
         batch_format="pyarrow",
-        fn_constructor_args=(str(file.resolve()), config.model_dump(), device),
+        fn_constructor_args=(file.resolve(), config.model_dump(), device, Exchange.of(file.resolve())),
         **pool_options(device, len(groups), GROUPS_PER_ACTOR, custom),
     )
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):

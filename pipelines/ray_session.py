@@ -95,7 +95,8 @@ def _no_place(cluster: ClusterConfig, nodes: Sequence[Resources], role: Role) ->
     offered = sorted({name for node in nodes for name in node if name not in OWN and "node:" not in name})
     example = json.dumps(dict.fromkeys(asked, 1000))
     return (
-        f"cluster.placement.{role} asks for {asked}, which no node with a free CPU offers; the {len(nodes)} nodes offer "
+        f"cluster.placement.{role} asks for {asked}, which no node with a free CPU offers; the {len(nodes)} nodes "
+        "offer "
         f"{', '.join(offered) or 'no custom resource'}; start nodes with `ray start --resources='{example}'`, name the "
         "file of the cluster in cluster.grows_to, or remove the placement"
     )

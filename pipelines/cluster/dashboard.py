@@ -96,7 +96,8 @@ class Dashboard:
             answer = httpx.get(f"{self.url}{path}", params=parameters, headers=self._headers, timeout=SECONDS)
         except httpx.HTTPError as error:
             raise ResourceError(
-                f"no Ray cluster answers at {self.url}: {error or type(error).__name__}; check --address: the dashboard's "
+                f"no Ray cluster answers at {self.url}: {error or type(error).__name__}; check --address: the "
+                "dashboard's "
                 f"host and port ({PORT} by default). It listens on its own node's loopback only: open a tunnel with "
                 f"`ray dashboard cluster.yaml`, `ssh -L {PORT}:127.0.0.1:{PORT} HEAD` or `kubectl port-forward`"
             ) from error
@@ -106,7 +107,8 @@ class Dashboard:
         if answer.status_code != 200 or "json" not in answer.headers.get("content-type", ""):
             raise ResourceError(
                 f"{self.url}{path} answered {answer.status_code} {answer.headers.get('content-type', '')}: this is not "
-                "the dashboard of a Ray cluster that takes jobs; check --address, and that the head node has ray[default]"
+                "the dashboard of a Ray cluster that takes jobs; check --address, and that the head node has "
+                "ray[default]"
             )
         return answer.json()
 
@@ -120,8 +122,10 @@ class Dashboard:
 
         if self.ray_version.split(".")[:2] != ray.__version__.split(".")[:2]:
             raise ResourceError(
-                f"the cluster at {self.url} runs Ray {self.ray_version}, here is Ray {ray.__version__}; install the same "
-                f"version on both sides: pip install 'ray[default]=={self.ray_version}', or another image for the cluster"
+                f"the cluster at {self.url} runs Ray {self.ray_version}, here is Ray {ray.__version__}; install the "
+                "same "
+                f"version on both sides: pip install 'ray[default]=={self.ray_version}', or another image for the "
+                "cluster"
             )
 
     def jobs(self) -> JobSubmissionClient:

@@ -34,12 +34,14 @@ def check_job(output: str, environment: Mapping[str, str]) -> None:
     client, own = environment.get(CLIENT_PYTHON), python_version()
     if client not in (None, own):
         raise ResourceError(
-            f"the cluster runs Python {own} ({sys.executable}), the client that submitted this job {client}; install the "
+            f"the cluster runs Python {own} ({sys.executable}), the client that submitted this job {client}; install "
+            "the "
             "same on both sides, or send it with `ray job submit`, which does not compare them"
         )
     if not is_elsewhere(output):
         raise ConfigError(
-            f"output: {output} would lie in the job's own temporary folder, {Path.cwd()}; set output= to a folder that all "
+            f"output: {output} would lie in the job's own temporary folder, {Path.cwd()}; set output= to a folder "
+            "that all "
             "nodes see, such as /shared/runs, or to s3://BUCKET/runs or gs://BUCKET/runs"
         )
 

@@ -90,7 +90,8 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--env {name}: expected KEY=VALUE")
         if SECRET_NAME.search(name) or URI_PASSWORD.search(value):
             raise UserError(
-                f"--env {name}: looks like a secret, and a job's environment is stored on the head node and shown on the "
+                f"--env {name}: looks like a secret, and a job's environment is stored on the head node and shown on "
+                "the "
                 "dashboard; give it to the nodes instead: an instance role, a Kubernetes secret, or a file there"
             )
         found[name] = value
@@ -109,13 +110,15 @@ def check_paths(config: RunConfig, names: Sequence[str]) -> None:
     """
     if not is_elsewhere(config.output):
         raise ConfigError(
-            f"output: {config.output} would lie in the job's own temporary folder; set output= to a folder that all nodes "
+            f"output: {config.output} would lie in the job's own temporary folder; set output= to a folder that all "
+            "nodes "
             "see, such as /shared/runs, or to s3://BUCKET/runs or gs://BUCKET/runs"
         )
     data = config.data.removeprefix("./").rstrip("/")
     if not is_elsewhere(data) and data not in ("", ".") and not any(name.startswith(f"{data}/") for name in names):
         raise ConfigError(
-            f"data: {config.data} is no part of what is uploaded; set data= to a folder that all nodes see, or to s3:// or "
+            f"data: {config.data} is no part of what is uploaded; set data= to a folder that all nodes see, or to "
+            "s3:// or "
             "gs://"
         )
     for key in ("data", "output"):

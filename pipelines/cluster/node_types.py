@@ -115,4 +115,4 @@ def quantity(text: str | float) -> float:
         raise ValueError(f"{text!r} is no quantity such as 500m or 16Gi")
     if match[2] == "m":
         return float(match[1]) / 1000
-    return float(match[1]) * UNITS[match[2] or ""]
+    return float(match[1]) * float(UNITS[match[2] or ""])

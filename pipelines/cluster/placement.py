@@ -1,4 +1,4 @@
-"""Roles: which nodes of a cluster a stage runs on. A role asks for a sliver of a custom resource that its nodes offer."""
+"""Roles: which nodes of a cluster a stage runs on. A role asks for a sliver of a resource that its nodes offer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class PlacementConfig(Section):
     def _custom(cls, asked: dict[str, float]) -> dict[str, float]:
         if taken := sorted(set(asked) & set(OWN)):
             raise ValueError(
-                f"{', '.join(taken)}: no custom resource; cluster.cpus_per_worker, gpus_per_worker and use_gpu ask for it"
+                f"{', '.join(taken)}: no custom resource; cluster.cpus_per_worker, gpus_per_worker and use_gpu ask "
+                "for it"
             )
         return asked
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
@@ -18,11 +17,10 @@ from pipelines.cluster.estimate import Cost, DataSize, Power
 from pipelines.cluster.in_job import is_elsewhere
 from pipelines.cluster.placement import STAGE_ROLES, Resources, Role, eligible, total
 from pipelines.config import ClusterConfig, RunConfig
-from pipelines.executor import parallel_limit
+from pipelines.executor import parallel_limit, recorded_times
 from pipelines.graph import Node, build_graph
 from pipelines.progress import duration
 from pipelines.ray_session import check_data_role, check_resources, grown, local_cpus, own_roles, use_gpu
-from pipelines.report import recorded_times
 from pipelines.stages import SEED_MARK
 
 if TYPE_CHECKING:
@@ -228,7 +226,8 @@ class Planner:
             return replace(ask, problem=f"{ask.work}: {error}")
         largest = max((node.get("memory", 0.0) for node in eligible(self.nodes, ask.custom)), default=0.0)
         if ask.bytes and largest and ask.bytes > largest:
-            text = f"{ask.work}: one process holds at least {ask.bytes / GIB:.1f} GiB, the largest node of role {ask.role} has"
+            held = f"{ask.work}: one process holds at least {ask.bytes / GIB:.1f} GiB"
+            text = f"{held}, the largest node of role {ask.role} has"
             return replace(
                 ask, problem=f"{text} {largest / GIB:.1f} GiB; take larger nodes, a smaller dim, or compression"
             )

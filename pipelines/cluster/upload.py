@@ -53,7 +53,8 @@ def gather(folder: Path, excludes: Iterable[str] = ()) -> list[UploadFile]:
 
     Args:
         folder: the working folder.
-        excludes: further patterns, of names anywhere or of paths below `folder`, such as ``notebooks`` or ``logs/*.txt``.
+        excludes: further patterns, of names anywhere or of paths below `folder`, such as
+            ``notebooks`` or ``logs/*.txt``.
 
     Raises:
         UserError: they are too many or too large; it names the largest folders.
