@@ -22,6 +22,7 @@ from pipelines.config_file import apply_overrides, read_source
 
 RUN: Final = "distilrec_run"  # in a job's metadata: which run folder it writes to
 ACTIVE: Final = ("PENDING", "RUNNING")
+POLL_SECONDS: Final = 1.0
 PATIENCE: Final = 60.0  # seconds in which a lost connection may come back
 STAGED_CONFIG: Final = "submitted.yaml"
 SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|(^|_)KEY$", re.IGNORECASE)
@@ -220,7 +221,7 @@ def follow(dashboard: Dashboard, job: str, show: Callable[[str], None]) -> Outco
                     f"lost the cluster at {dashboard.url}: {error}; the job may go on: distilrec submit --attach {job} "
                     f"--address {dashboard.url}"
                 ) from error
-        time.sleep(1.0)  # a job that waits for a place has no log yet
+        time.sleep(POLL_SECONDS)  # a job that waits for a place has no log yet
 
 
 def _log(client: Any, job: str, skip: int) -> Iterator[str]:
@@ -269,5 +270,5 @@ def stop(dashboard: Dashboard, job: str) -> Outcome:
         return outcome
     dashboard.jobs().stop_job(job)
     while (outcome := state(dashboard, job)).status in ACTIVE:
-        time.sleep(0.5)
+        time.sleep(POLL_SECONDS)
     return outcome

@@ -12,6 +12,7 @@ from rich.table import Table
 from components.data.readers import estimate_rows, open_log
 from components.errors import DataError, ResourceError
 from components.schema import MANIFEST_FILE
+from components.students import STUDENTS
 from pipelines.cluster import estimate
 from pipelines.cluster.estimate import Cost, DataSize, Power
 from pipelines.cluster.in_job import is_elsewhere
@@ -19,6 +20,7 @@ from pipelines.cluster.placement import STAGE_ROLES, Resources, Role, eligible, 
 from pipelines.config import ClusterConfig, RunConfig
 from pipelines.executor import parallel_limit, recorded_times
 from pipelines.graph import Node, build_graph
+from pipelines.model_choice import ModelChoice
 from pipelines.progress import duration
 from pipelines.ray_session import check_data_role, check_resources, grown, local_cpus, own_roles, use_gpu
 from pipelines.stages import SEED_MARK
@@ -263,7 +265,7 @@ class Planner:
             trained = teacher.training if node.stage == "teach" else config.pretraining_of(node.suffix)
             return estimate.training(size, teacher.arguments, trained, power)
         if node.stage == "search" and config.search:
-            one = estimate.training(size, config.student.arguments, config.training, power, self._widths())
+            one = estimate.training(size, arguments_of(config.student), config.training, power, self._widths())
             waves = config.search.trials / max(1, min(ask.places, config.search.max_parallel or ask.places))
             return Cost(one.seconds and one.seconds * waves, one.bytes)
         if node.stage == "distill":
@@ -277,13 +279,17 @@ class Planner:
         if "training" in node.part and "epochs" not in node.part["training"]:  # it counts
             return Cost(estimate.START_SECONDS, estimate.PROCESS_BYTES + size.rows * 2 * estimate.ID)
         states = self._widths() if variant and variant.distillation else 0
-        arguments = student.arguments or self.config.student.arguments
-        return estimate.training(size, arguments, self.config.training, power, states)
+        return estimate.training(size, arguments_of(student), self.config.training, power, states)
 
     def _widths(self) -> int:
         """Numbers that all teachers together leave per position."""
         taught = [self.config.teachers[name].arguments for name in self.config.taught_by()]
         return sum(int(arguments.get("dim") or 0) for arguments in taught)
+
+
+def arguments_of(student: ModelChoice) -> dict[str, Any]:
+    """A student's arguments, those that the configuration leaves out as its kind has them."""
+    return STUDENTS[student.kind].config.model_validate(student.arguments).model_dump()
 
 
 def plan_table(plan: RunPlan) -> Table:
