@@ -290,7 +290,7 @@ def _show_plan(config: RunConfig, stage: str, forced_stage: str, as_json: bool) 
     decisions = plan_run(config, stage, forced_stage)
     if not as_json:
         results().print(decision_table(decisions))
-    return {"run": str(config.folder), "nodes": [asdict(decision) for decision in decisions]}
+    return {"run": config.place, "nodes": [asdict(decision) for decision in decisions]}
 
 
 def _show_front(run_folder: Path, document: dict[str, Any], as_json: bool) -> dict[str, Any]:
@@ -310,14 +310,12 @@ def _show_front(run_folder: Path, document: dict[str, Any], as_json: bool) -> di
 def _show_end(result: RunResult, as_json: bool) -> None:
     from pipelines.output import messages
 
-    total = len(result.decisions)
+    total, place = len(result.decisions), result.kept or result.folder
     skipped = total - result.ran
     if not result.ran:
-        text = f"nothing to do: all {total} parts of {result.folder} are done already"
+        text = f"nothing to do: all {total} parts of {place} are done already"
     else:
-        text = f"{result.folder}: {result.ran} of {total} parts ran" + (
-            f", {skipped} were done already" if skipped else ""
-        )
+        text = f"{place}: {result.ran} of {total} parts ran" + (f", {skipped} were done already" if skipped else "")
     messages().print(text, highlight=False, markup=False, soft_wrap=True)
     leaderboard = result.as_json()["leaderboard"]
     if leaderboard and any(decision.node == "evaluate" for decision in result.decisions):

@@ -22,6 +22,7 @@ from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
 from pipelines.model_choice import ModelChoice, Name, Section
 from pipelines.search.config import SearchConfig
+from pipelines.storage.place import is_remote, working_folder
 from pipelines.study.config import StudyConfig
 
 PLAIN: Final = "plain"  # the configured student without distillation
@@ -137,7 +138,7 @@ class RunConfig(Section):
 
     Attributes:
         name: folder of the run below `output`.
-        output: where runs are kept.
+        output: where runs are kept: a folder that all nodes see, or ``s3://…``, ``gs://…``.
         seeds: every student is trained once per seed.
         data: root folder of the input, local or remote (``s3://…``).
         teachers: by name; empty trains plain students alone.
@@ -175,8 +176,13 @@ class RunConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """The run's own folder."""
-        return Path(self.output) / self.name
+        """The run's own folder; where this machine works on it, if it is kept in an object store."""
+        return working_folder(self.output) / self.name
+
+    @property
+    def place(self) -> str:
+        """Where the run is kept: its folder, or its URI."""
+        return f"{self.output.rstrip('/')}/{self.name}" if is_remote(self.output) else str(self.folder)
 
     def source(self, domain: str = "") -> Source:
         """What stage ``prepare`` reads: the run's own log, or that of a pre-training domain."""

@@ -27,9 +27,10 @@ from pipelines.preflight import check_sources
 from pipelines.progress import Board, make_board
 from pipelines.ray_session import ray_session
 from pipelines.stages import get_stage
-from pipelines.storage.kept import RemoteKeeper, keeping, kept_locally
+from pipelines.storage.kept import RemoteKeeper, keeping
+from pipelines.storage.place import is_remote
 from pipelines.storage.probe import check_nodes
-from pipelines.storage.remote import Remote, is_remote
+from pipelines.storage.remote import Remote
 
 LOG_FILE: Final = "logs/run.log"
 LIBRARIES_LOG_FILE: Final = "logs/libraries.log"  # what libraries print past all logging
@@ -45,10 +46,12 @@ class RunResult:
     Attributes:
         folder: the run folder.
         decisions: for every node, whether it ran and why.
+        kept: where the run is kept, if not in its folder alone.
     """
 
     folder: Path
     decisions: list[Decision]
+    kept: str = ""
 
     @property
     def ran(self) -> int:
@@ -60,7 +63,7 @@ class RunResult:
         leaderboard = self.folder / LEADERBOARD_FILE
         report = self.folder / REPORT_FILE
         return {
-            "run": str(self.folder),
+            "run": self.kept or str(self.folder),
             "nodes": [asdict(decision) for decision in self.decisions],
             "leaderboard": json.loads(leaderboard.read_bytes()) if leaderboard.is_file() else None,
             "report": str(report) if report.is_file() else None,
@@ -101,7 +104,7 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
     check_job(config.output, os.environ)
     nodes = chosen_nodes(config, stage)
     _check_forced(nodes, forced_stage)
-    with keeping(config) as (config, keeper), holding(config.folder) as board:
+    with keeping(config) as keeper, holding(config.folder) as board:
         stored = _recovered(config.folder, nodes) | keeper.stored(nodes)
         known = fingerprints(config, nodes)
         executor = Executor(
@@ -115,7 +118,7 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
             preflight=partial(check_sources, config),
             keeper=keeper,
         )
-        return RunResult(config.folder, executor.run())
+        return RunResult(config.folder, executor.run(), config.place)
 
 
 @contextmanager
@@ -163,8 +166,7 @@ def _session(config: RunConfig) -> Iterator[None]:
 
 def _stored_remotely(config: RunConfig, nodes: list[Node]) -> dict[str, Stored | None]:
     """What the storage holds; nothing is fetched, and nobody is kept from working on the run."""
-    remote = Remote(f"{config.output.rstrip('/')}/{config.name}")
-    found = RemoteKeeper(remote, kept_locally(config).folder).listed(nodes)
+    found = RemoteKeeper(Remote(config.place), config.folder).listed(nodes)
     return {node.name: found.get(node.name) for node in nodes}
 
 

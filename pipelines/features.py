@@ -58,7 +58,7 @@ def run(context: StageContext) -> None:
     wanted = {TEXT_FILE: prepared.texts}
     if config.word_drop is not None and context.name:
         wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
-    cache_folder = Path(context.config.output) / CACHE_FOLDER
+    cache_folder = context.config.folder.parent / CACHE_FOLDER
     cluster = context.config.cluster
     gpu = use_gpu(cluster, available("GPU"))
     custom = cluster.placement.of("teachers" if gpu else "data")

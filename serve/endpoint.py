@@ -174,4 +174,5 @@ def build(
     """The Ray Serve application for an artifact, or for a line of releases; `resources` say where replicas run."""
     deployment: Any = Endpoint  # the decorator is not typed
     place = {"num_cpus": 1, "resources": dict(resources or {})}
-    return deployment.options(num_replicas=replicas, ray_actor_options=place).bind(artifact, settings.model_dump(), line, histories, keeping)
+    placed = deployment.options(num_replicas=replicas, ray_actor_options=place)
+    return placed.bind(artifact, settings.model_dump(), line, histories, keeping)

@@ -1,4 +1,4 @@
-"""The endpoint as an application that Ray Serve's own tools deploy: ``serve deploy deploy/serve.yaml``, or a RayService."""
+"""The endpoint as an application that Ray Serve's own tools deploy: ``serve deploy``, or a RayService on Kubernetes."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -61,7 +63,7 @@ def submit(
             raise UserError("give CONFIG, or --attach JOB, or --stop JOB, and only one of them")
         job = attach or stop
         try:
-            with interruptible():
+            with interruptible(), _quiet():
                 dashboard = _dashboard(address)
                 job = job or _send(config or Path(), dashboard)
                 ask = partial(jobs.follow, show=_shown(as_json)) if wait else jobs.state
@@ -91,6 +93,17 @@ def submit(
 
     code = output.finish(work, as_json)
     raise typer.Exit(code or (0 if stop else outcome[0].returned))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notices of Ray's client, which tells of every request."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _dashboard(address: str) -> Dashboard:
@@ -130,6 +143,26 @@ def _say(text: str) -> None:
     from pipelines.output import messages
 
     messages().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def fetch(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A run in an object store: s3://BUCKET/runs/NAME.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to, such as runs/NAME.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a run from an object store to this machine, to look at it or to serve it."""
+
+    def copy() -> Any:
+        from pipelines.cache import storage_errors
+        from pipelines.storage.kept import fetch_run
+
+        with storage_errors(folder):
+            nodes = fetch_run(uri, folder)
+        _say(f"{folder}: {len(nodes)} finished parts of {uri}")
+        return {"run": str(folder), "from": uri, "nodes": nodes}
+
+    finish(copy, as_json)
 
 
 @app.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SECONDS: Final = 5.0  # to answer; a cluster that takes longer is not reachable for a person
 PORT: Final = 8265
-TOKEN_HELP: Final = (
+AUTH_HELP: Final = (
     "put the cluster's token into a file that only you can read, then set RAY_AUTH_MODE=token and "
     "RAY_AUTH_TOKEN_PATH=FILE (or write it to ~/.ray/auth_token)"
 )
@@ -63,7 +63,7 @@ def auth_token(environment: Mapping[str, str], home: Path) -> str | None:
         return file.read_text(encoding="utf-8").strip() or None
     except OSError as error:
         if named:
-            raise UserError(f"RAY_AUTH_TOKEN_PATH={named}: cannot be read: {error.strerror}; {TOKEN_HELP}") from error
+            raise UserError(f"RAY_AUTH_TOKEN_PATH={named}: cannot be read: {error.strerror}; {AUTH_HELP}") from error
         return None
 
 
@@ -103,7 +103,7 @@ class Dashboard:
             ) from error
         if answer.status_code in (401, 403):
             what = "refuses the token that is set here" if self.has_token else "asks for a token, and none is set here"
-            raise ResourceError(f"the cluster at {self.url} {what}; {TOKEN_HELP}")
+            raise ResourceError(f"the cluster at {self.url} {what}; {AUTH_HELP}")
         if answer.status_code != 200 or "json" not in answer.headers.get("content-type", ""):
             raise ResourceError(
                 f"{self.url}{path} answered {answer.status_code} {answer.headers.get('content-type', '')}: this is not "

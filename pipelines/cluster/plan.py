@@ -121,7 +121,7 @@ def run_plan(config: RunConfig, dashboard: Dashboard | None = None) -> RunPlan:
     notes.append(
         "times are rough (a factor of two or three); trainings count all epochs, early stopping ends them sooner"
     )
-    return RunPlan(str(config.output).rstrip("/") + "/" + config.name, asks, nodes, size, notes)
+    return RunPlan(config.place, asks, nodes, size, notes)
 
 
 def _nodes(cluster: ClusterConfig, dashboard: Dashboard | None) -> tuple[list[Resources], str]:

@@ -11,7 +11,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -22,16 +21,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.schema import MANIFEST_FILE
+from pipelines.storage.place import scratch
 from pipelines.storage.remote import Remote
 
-SCRATCH: Final = "DISTILREC_SCRATCH"  # where a node keeps copies; large and fast, emptied by whoever owns the node
 NOTE: Final = ".storage.json"  # in the driver's run folder: where the run is kept, and a mark that no other disk has
 SENT: Final = ".exchange"  # in the storage: what tasks wrote and the driver has not taken yet
-
-
-def scratch(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of copies on this node."""
-    return Path(environment.get(SCRATCH) or Path(tempfile.gettempdir()) / f"distilrec-{os.getuid()}")
 
 
 @dataclass(frozen=True)

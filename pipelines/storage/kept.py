@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from components.errors import StorageError
+from components.errors import StorageError, UserError
 from components.schema import MANIFEST_FILE
 from pipelines.cache import Stored, content_digest, publish, read_stored
 from pipelines.keeper import Keeper
-from pipelines.storage.exchange import Exchange, scratch
+from pipelines.storage.exchange import Exchange
 from pipelines.storage.lease import lease
-from pipelines.storage.remote import Remote, is_remote
+from pipelines.storage.place import is_remote
+from pipelines.storage.remote import Remote
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -90,32 +90,23 @@ class RemoteKeeper(Keeper):
         return Stored(manifest, content_digest(manifest))
 
 
-def kept_locally(config: RunConfig) -> RunConfig:
-    """The configuration with runs in a folder of this machine; unchanged where `output` is a path."""
-    if not is_remote(config.output):
-        return config
-    place = hashlib.sha256(config.output.rstrip("/").encode()).hexdigest()[:16]
-    return config.model_copy(update={"output": str(scratch() / "runs" / place)})
-
-
 @contextmanager
-def keeping(config: RunConfig) -> Iterator[tuple[RunConfig, Keeper]]:
-    """Hold a run's storage: yields the configuration to work with, and what keeps the results.
+def keeping(config: RunConfig) -> Iterator[Keeper]:
+    """Hold a run's storage: yields what keeps the results.
 
     Raises:
         StorageError: the storage cannot be written.
         UserError: another driver works on this run.
     """
     if not is_remote(config.output):
-        yield config, Keeper()
+        yield Keeper()
         return
-    local, remote = kept_locally(config), Remote(f"{config.output.rstrip('/')}/{config.name}")
-    run = local.folder.absolute()
+    remote, run = Remote(config.place), config.folder.absolute()
     with lease(remote):
         Exchange.begin(remote.uri, run)
         remote.fetch(f"{LOGS}/timing", run / LOGS / "timing")
         try:
-            yield local, RemoteKeeper(remote, run)
+            yield RemoteKeeper(remote, run)
         finally:
             _send_texts(remote, run)
 
@@ -126,3 +117,26 @@ def _send_texts(remote: Remote, run: Path) -> None:
     for file in (*logs, *(run / name for name in RUN_FILES)):
         if file.is_file():
             remote.upload(file, file.relative_to(run).as_posix())
+
+
+def fetch_run(uri: str, folder: Path) -> list[str]:
+    """Copy a run from its storage to `folder`; returns the names of its finished nodes.
+
+    Raises:
+        UserError: nothing is there, or `folder` holds something else.
+        StorageError: what lies there is damaged.
+    """
+    remote = Remote(uri.rstrip("/"))
+    names = {name for name in remote.files() if not name.startswith(".")}
+    nodes = sorted(name.removesuffix(f"/{MANIFEST_FILE}") for name in names if name.endswith(f"/{MANIFEST_FILE}"))
+    if not nodes:
+        raise UserError(f"{uri}: holds no run; give the folder of one run, such as s3://BUCKET/runs/NAME")
+    if folder.exists() and not (folder / LOGS).is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: holds something else; choose another folder")
+    for name in sorted(names):
+        remote.download(name, folder / name)
+    for node in nodes:
+        stored = read_stored(folder / node)
+        if stored is None or stored.damage:
+            raise StorageError(f"{uri}/{node}: {stored.damage if stored else 'incomplete'}; run it again there")
+    return nodes

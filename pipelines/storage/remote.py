@@ -30,15 +30,6 @@ HELP: Final = (
 )
 
 
-def is_remote(place: str) -> bool:
-    """Whether a place is a URI.
-
-    >>> is_remote("s3://bucket/runs"), is_remote("/shared/runs")
-    (True, False)
-    """
-    return "://" in place
-
-
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a URI and the path on it; one that does not answer is given up after seconds.
 

@@ -14,9 +14,10 @@ from components.errors import StorageError, UserError
 from components.schema import MANIFEST_FILE
 from pipelines.driver import execute_run, plan_run
 from pipelines.stages import Stage, StageContext
-from pipelines.storage.exchange import SCRATCH, Exchange, borrowed, call
-from pipelines.storage.kept import kept_locally
+from pipelines.storage.exchange import Exchange, borrowed, call
+from pipelines.storage.kept import fetch_run
 from pipelines.storage.lease import LEASE
+from pipelines.storage.place import SCRATCH
 from pipelines.storage.remote import Remote
 from tests.pipelines.run_configs import PLAIN_RUN, make_config
 
@@ -72,8 +73,9 @@ def test_another_machine_goes_on_with_what_is_kept(tmp_path: Path, uri: str, ran
     assert not disk.exists()
     result = execute_run(config)
     assert ran == ["prepare", "distill/mostpop/seed-0", "evaluate", "export"]
-    assert result.folder == kept_locally(config).folder
+    assert result.folder == config.folder
     assert result.folder.is_relative_to(disk)
+    assert result.as_json()["run"] == f"{uri}/plain"
     remote = Remote(f"{uri}/plain")
     assert {"evaluate/manifest.json", "report.html", "logs/run.log", "logs/timing/prepare.json"} <= set(remote.files())
     machine("third")
@@ -88,7 +90,7 @@ def test_a_changed_configuration_runs_what_it_changes(tmp_path: Path, uri: str, 
     machine("second")
     ran.clear()
     execute_run(config_of(tmp_path, uri, "evaluate.bootstrap=200"))
-    assert ran == ["evaluate", "export"]
+    assert ran == ["evaluate"]  # it wrote the same, so export need not run
 
 
 def test_damage_in_the_store_is_named_with_the_way_out(tmp_path: Path, uri: str, ran: list[str], machine: Any) -> None:
@@ -108,7 +110,7 @@ def test_damage_in_the_store_is_named_with_the_way_out(tmp_path: Path, uri: str,
 def test_two_runs_of_one_name_at_once_are_refused(tmp_path: Path, uri: str, ran: list[str], machine: Any) -> None:
     machine("first")
     Remote(f"{uri}/plain").write(LEASE, b"process 7 on another machine")
-    with pytest.raises(UserError, match="process 7 on another machine.*choose another name="):
+    with pytest.raises(UserError, match=r"process 7 on another machine.*choose another name="):
         execute_run(config_of(tmp_path, uri))
     assert ran == []
 
@@ -171,4 +173,22 @@ def test_runs_on_a_path_know_of_no_store(tmp_path: Path) -> None:
     assert Exchange.of(tmp_path / "runs/plain/prepare") is None
     assert call(None, None, len, [1, 2]) == 2
     config = make_config(tmp_path, PLAIN_RUN)
-    assert kept_locally(config) is config
+    assert config.place == str(config.folder) == str(tmp_path / "runs/plain")
+
+
+def test_a_run_is_fetched_to_be_looked_at(tmp_path: Path, uri: str, ran: list[str], machine: Any) -> None:
+    machine("driver")
+    execute_run(config_of(tmp_path, uri))
+    nodes = fetch_run(f"{uri}/plain", tmp_path / "here")
+    assert nodes == ["distill/mostpop/seed-0", "evaluate", "export", "prepare"]
+    assert (tmp_path / "here/report.html").read_text() == "<html>"
+    assert fetch_run(f"{uri}/plain", tmp_path / "here") == nodes
+    with pytest.raises(UserError, match="holds no run; give the folder of one run"):
+        fetch_run(f"{uri}/other", tmp_path / "there")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="full: holds something else"):
+        fetch_run(f"{uri}/plain", tmp_path / "full")
+    Remote(f"{uri}/plain").write("prepare/result.json", b"other")
+    with pytest.raises(StorageError, match=r"prepare: result\.json was changed"):
+        fetch_run(f"{uri}/plain", tmp_path / "here")
