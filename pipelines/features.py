@@ -24,6 +24,7 @@ from pipelines.actor_pool import available, pool_options
 from pipelines.image_features import image_table
 from pipelines.ray_session import use_gpu
 from pipelines.stages import EXTRA_MANIFEST_FILE, Progress, StageContext
+from pipelines.storage.place import working_folder
 
 VECTOR: Final = "vector"
 TEXT_FILE: Final = "text.npy"
@@ -58,7 +59,7 @@ def run(context: StageContext) -> None:
     wanted = {TEXT_FILE: prepared.texts}
     if config.word_drop is not None and context.name:
         wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
-    cache_folder = context.config.folder.parent / CACHE_FOLDER
+    cache_folder = working_folder(context.config.output) / CACHE_FOLDER
     cluster = context.config.cluster
     gpu = use_gpu(cluster, available("GPU"))
     custom = cluster.placement.of("teachers" if gpu else "data")
