@@ -180,7 +180,8 @@ def plan(
     """Say what each stage will ask for, where it fits, how long it takes; refuse what can never run."""
 
     def show() -> Any:
-        from pipelines.cluster.plan import plan_table, run_plan
+        from pipelines.cluster.plan import run_plan
+        from pipelines.cluster.plan_table import plan_table
         from pipelines.load_config import load_config
         from pipelines.output import results
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.table import Table
-
 from components.data.readers import estimate_rows, open_log
 from components.errors import DataError, ResourceError
 from components.schema import MANIFEST_FILE
@@ -21,7 +19,6 @@ from pipelines.config import ClusterConfig, RunConfig
 from pipelines.executor import parallel_limit, recorded_times
 from pipelines.graph import Node, build_graph
 from pipelines.model_choice import ModelChoice
-from pipelines.progress import duration
 from pipelines.ray_session import check_data_role, check_resources, grown, local_cpus, own_roles, use_gpu
 from pipelines.stages import SEED_MARK
 
@@ -290,28 +287,3 @@ class Planner:
 def arguments_of(student: ModelChoice) -> dict[str, Any]:
     """A student's arguments, those that the configuration leaves out as its kind has them."""
     return STUDENTS[student.kind].config.model_validate(student.arguments).model_dump()
-
-
-def plan_table(plan: RunPlan) -> Table:
-    """For people."""
-    table = Table(title=f"What {plan.run} asks for", title_justify="left")
-    for name in ("stage", "role", "asks per process"):
-        table.add_column(name, overflow="fold")
-    for name in ("processes", "places", "time", "GiB at least"):
-        table.add_column(name, justify="right")
-    table.add_column("", overflow="fold")
-    for ask in plan.asks:
-        wanted = {"CPU": ask.cpus, "GPU": ask.gpus, **ask.custom}
-        time = "?" if ask.seconds is None else ("" if ask.basis == "measured" else "~") + duration(ask.seconds)
-        table.add_row(
-            ask.work,
-            ask.role,
-            ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount) or "-",
-            f"{ask.nodes} x {ask.workers}",
-            str(ask.places) if ask.role != DRIVER else "-",
-            time,
-            "?" if ask.bytes is None else f"{ask.bytes / GIB:.1f}",
-            "impossible" if ask.problem else "",
-            style="red" if ask.problem else "",
-        )
-    return table

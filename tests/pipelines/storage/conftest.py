@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Until the server answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):  # nobody listens yet
+            httpx.get(f"{url}/moto-api/", timeout=START_SECONDS)
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"the S3 server ended with {server.wait(0.2)}")
+    pytest.fail(f"the S3 server did not answer within {START_SECONDS:g} seconds")
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The URL of moto's server; the tests that need it fail where it is not installed, since `make env` installs it."""
@@ -35,9 +49,7 @@ def s3_server() -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        transport = httpx.HTTPTransport(retries=20)  # waits twice as long every time while nobody listens
-        with httpx.Client(transport=transport, timeout=START_SECONDS) as client:
-            client.get(f"{url}/moto-api/")
+        wait_for(url, server)
         yield url
     finally:
         server.terminate()
