@@ -115,6 +115,7 @@ def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[s
     figures = _wait(future, mailbox, progress)
     if exchange:
         exchange.collect(job.folder)
+        exchange.forget(job.work)
     return figures
 
 
@@ -160,7 +161,7 @@ def _group(
         scaling_config=ScalingConfig(num_workers=cluster.num_workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:12]}",  # a name that was used before would silently resume Ray's own state
-            storage_path=exchange.ray_path if exchange else str((job.work / "ray-train").resolve()),
+            storage_path=exchange.ray_path(job.work) if exchange else str((job.work / "ray-train").resolve()),
             storage_filesystem=Remote(exchange.uri).filesystem if exchange else None,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),

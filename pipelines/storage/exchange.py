@@ -66,10 +66,15 @@ class Exchange:
             and json.loads(note.read_text(encoding="utf-8"))["mark"] == self.mark
         )
 
-    @property
-    def ray_path(self) -> str:
-        """Where Ray Train may keep checkpoints, on the storage's own filesystem."""
-        return Remote(self.uri).path(f"{SENT}/ray-train")
+    def ray_path(self, work: Path) -> str:
+        """Where Ray Train may keep the checkpoints of a job, on the storage's own filesystem."""
+        return Remote(self.uri).path(f"{SENT}/ray-train/{work.parent.name}")
+
+    def forget(self, work: Path) -> None:
+        """On the driver: remove the checkpoints of a job that is done, those of earlier configurations among them."""
+        remote = Remote(self.uri)
+        for name in (self._name(work.parent), f"{SENT}/ray-train/{work.parent.name}"):
+            remote.remove(name)
 
     def collect(self, folder: Path) -> None:
         """On the driver: take what tasks wrote for `folder`."""

@@ -167,6 +167,9 @@ def test_checkpoints_of_a_lost_node_are_found_by_the_next(
     machine("next")
     with borrowed(exchange, work) as own:
         assert (own / "checkpoint/state.safetensors").read_text() == "epoch 3"
+    machine("driver")
+    exchange.forget(work)
+    assert not [name for name in Remote(exchange.uri).files() if "checkpoint" in name]
 
 
 def test_runs_on_a_path_know_of_no_store(tmp_path: Path) -> None:
