@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.schema import MANIFEST_FILE
-from pipelines.storage.place import scratch
+from pipelines.storage.place import own_scratch, scratch
 from pipelines.storage.remote import Remote
 
 NOTE: Final = ".storage.json"  # in the driver's run folder: where the run is kept, and a mark that no other disk has
@@ -45,6 +45,7 @@ class Exchange:
     @staticmethod
     def begin(uri: str, run: Path) -> None:
         """Note in the driver's run folder where the run is kept."""
+        own_scratch()
         run.mkdir(parents=True, exist_ok=True)
         (run / NOTE).write_text(json.dumps({"uri": uri, "mark": uuid.uuid4().hex}), encoding="utf-8")
 
@@ -90,7 +91,7 @@ class Exchange:
     @property
     def _own(self) -> Path:
         """This node's folder for the run."""
-        return scratch() / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        return own_scratch() / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.run).as_posix()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from components.errors import StorageError
+
 SCRATCH: Final = "DISTILREC_SCRATCH"  # where a node keeps copies; large and fast, emptied by whoever owns the node
 
 
@@ -23,7 +25,21 @@ def is_remote(place: str) -> bool:
 
 def scratch(environment: Mapping[str, str] = os.environ) -> Path:
     """The folder of copies on this node."""
-    return Path(environment.get(SCRATCH) or Path(tempfile.gettempdir()) / f"distilrec-{os.getuid()}")
+    place = environment.get(SCRATCH) or Path(tempfile.gettempdir()) / f"distilrec-{os.getuid()}"
+    return Path(place).expanduser().resolve()  # paths of a run are compared
+
+
+def own_scratch() -> Path:
+    """The folder of copies, made where it is missing and for nobody else: what lies in it is believed.
+
+    Raises:
+        StorageError: it belongs to somebody else.
+    """
+    folder = scratch()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise StorageError(f"{folder}: belongs to another user; set {SCRATCH} to a folder of your own")
+    return folder
 
 
 def working_folder(output: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipelines.stages import Stage, StageContext
 from pipelines.storage.exchange import Exchange, borrowed, call
 from pipelines.storage.kept import fetch_run
 from pipelines.storage.lease import LEASE
-from pipelines.storage.place import SCRATCH
+from pipelines.storage.place import SCRATCH, own_scratch
 from pipelines.storage.remote import Remote
 from tests.pipelines.run_configs import PLAIN_RUN, make_config
 
@@ -170,6 +171,14 @@ def test_checkpoints_of_a_lost_node_are_found_by_the_next(
     machine("driver")
     exchange.forget(work)
     assert not [name for name in Remote(exchange.uri).files() if "checkpoint" in name]
+
+
+def test_copies_lie_in_a_folder_of_ones_own(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("mine")
+    assert own_scratch().stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(StorageError, match="belongs to another user; set DISTILREC_SCRATCH"):
+        own_scratch()
 
 
 def test_runs_on_a_path_know_of_no_store(tmp_path: Path) -> None:
