@@ -35,5 +35,5 @@ def pool_options(
         "compute": ray.data.ActorPoolStrategy(size=actors),
         "num_cpus": 0 if gpu else 1,
         "num_gpus": 1 if gpu else 0,
-        "resources": dict(custom) if custom else None,
+        "resources": dict(custom or {}),
     }

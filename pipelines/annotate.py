@@ -223,7 +223,7 @@ def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list
         compute=ray.data.ActorPoolStrategy(size=min(len(work), cluster.num_workers if gpu else 2)),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=1 if gpu else None,
-        resources=cluster.placement.teachers or None,
+        resources=cluster.placement.of("teachers"),
     )
     for row in done.iter_rows():
         context.progress.advance(int(row["instances"]))

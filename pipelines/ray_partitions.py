@@ -50,7 +50,7 @@ class RayPartitions:
         custom: Mapping[str, float] | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        self._dataset, self._custom = dataset, dict(custom) if custom else None
+        self._dataset, self._custom = dataset, dict(custom or {})
         self._exchange = exchange
         self.num_ranges = num_ranges
 
@@ -114,7 +114,7 @@ def read_with_ray(
             read,
             fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges), exchange),
             batch_format="pyarrow",
-            resources=dict(custom) if custom else None,
+            resources=dict(custom or {}),
         )
         shuffled = rows.repartition(num_ranges, keys=[KEY])
         gathered = RayPartitions(shuffled, num_ranges, custom, exchange).transform(
