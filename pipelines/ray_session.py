@@ -215,12 +215,12 @@ def _connect(ray: Any, cluster: ClusterConfig, address: str | None, folder: Path
         start_ray(start, ray.shutdown)
         return
     try:
-        ray.init(address=address, runtime_env=_environment(os.environ), **quiet)
+        ray.init(address=address, runtime_env=session_environment(os.environ), **quiet)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise ResourceError(f"cannot join the Ray cluster at {address!r}: {_why_not(error)}") from error
+        raise ResourceError(f"cannot join the Ray cluster at {address!r}: {why_not(error)}") from error
 
 
-def _environment(own: Mapping[str, str]) -> dict[str, Any]:
+def session_environment(own: Mapping[str, str]) -> dict[str, Any]:
     """What workers of a cluster need; a job brought the code, and perhaps variables, which may not be set again."""
     if JOB not in own:
         return {"py_modules": _package_folders(), "env_vars": dict(WORKER_ENVIRONMENT)}
@@ -228,7 +228,7 @@ def _environment(own: Mapping[str, str]) -> dict[str, Any]:
     return {"env_vars": {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in brought}}
 
 
-def _why_not(error: BaseException) -> str:
+def why_not(error: BaseException) -> str:
     """What a person can do who cannot join a cluster."""
     text = " ".join(str(error).split())
     if "ersion mismatch" in text:
