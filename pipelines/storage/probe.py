@@ -31,7 +31,8 @@ def check_nodes(run: Path, stages: set[str]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if [node["NodeManagerAddress"] for node in nodes] == [ray.util.get_node_ip_address()]:
+    own = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    if [node["NodeManagerAddress"] for node in nodes] == [own]:
         return  # the driver's own machine, and no other
     exchange, mark = Exchange.of(run), run / f".probe-{uuid.uuid4().hex}"
     mark.write_text(socket.gethostname(), encoding="utf-8")
