@@ -57,6 +57,7 @@ def _s3_options(query: str, environment: Mapping[str, str]) -> dict[str, Any]:
     )
     region = asked.get("region") or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     options: dict[str, Any] = {
+        "allow_delayed_open": True,  # a small file is one request, not three
         "connect_timeout": TIMEOUT,
         "request_timeout": 6 * TIMEOUT,
         "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
