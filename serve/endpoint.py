@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -192,7 +192,10 @@ def build(
     line: str | None = None,
     histories: HistorySource = NO_EVENTS,
     keeping: ItemKeeping | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> Any:
-    """The Ray Serve application for an artifact, or for a line of releases."""
+    """The Ray Serve application for an artifact, or for a line of releases; `resources` say where replicas run."""
     deployment: Any = Endpoint  # the decorator is not typed
-    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line, histories, keeping)
+    place = {"num_cpus": 1, "resources": dict(resources or {})}
+    placed = deployment.options(num_replicas=replicas, ray_actor_options=place)
+    return placed.bind(artifact, settings.model_dump(), line, histories, keeping)

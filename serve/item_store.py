@@ -100,12 +100,14 @@ class ItemStore:
         with self._open(make=False) as connection:
             if connection is None:
                 return [], []
-            where = "number > ? AND number <= ? AND teachers"
             rows = connection.execute(
-                f"SELECT item_id, title, texts, vectors FROM items WHERE {where} = ? ORDER BY number",
+                "SELECT item_id, title, texts, vectors FROM items "
+                "WHERE number > ? AND number <= ? AND teachers = ? ORDER BY number",
                 (after, last, teachers),
             ).fetchall()
-            others = connection.execute(f"SELECT item_id FROM items WHERE {where} <> ?", (after, last, teachers))
+            others = connection.execute(
+                "SELECT item_id FROM items WHERE number > ? AND number <= ? AND teachers <> ?", (after, last, teachers)
+            )
             return [self._item(row) for row in rows], [str(row[0]) for row in others]
 
     def close(self) -> None:

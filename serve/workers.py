@@ -34,8 +34,8 @@ class Workers:
     async def rank(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """The answers of `model`; their time is noted in the current request's record.
 
-        What a reason or a new filter costs has nothing to do with what plain rankings were seen to take: an explained one
-        is up to 51. So these get a thread.
+        What a reason or a new filter costs has nothing to do with what plain rankings were seen to take: an explained
+        one is up to 51. So these get a thread.
         """
         plain = not any(query.explain or query.filter is not None for query in queries)
         at_once = self._trusting and plain and model.pace.is_short(len(queries))

@@ -166,7 +166,8 @@ def check_port(host: str, port: int) -> None:
 
 def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool = False) -> str:
     """The address and a request that works: its history is the catalogue's three most frequent items."""
-    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+    here = {"0.0.0.0": "127.0.0.1"}  # noqa: S104 - compared, not bound
+    shown = f"[{host}]" if ":" in host else here.get(host, host)
     url = f"http://{shown}:{port}"
     body = json.dumps({"history": recommender.item_ids[:3], "k": 5}, ensure_ascii=False)
     key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
