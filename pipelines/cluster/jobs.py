@@ -225,21 +225,18 @@ def follow(dashboard: Dashboard, job: str, show: Callable[[str], None]) -> Outco
 
 
 def _log(client: Any, job: str, skip: int) -> Iterator[str]:
-    """Pieces of the log behind its first `skip` characters, as they come."""
-    loop = asyncio.new_event_loop()
+    """Pieces of the log behind its first `skip` characters, as they come; an interruption ends it in order."""
     pieces = client.tail_job_logs(job)
-    try:
-        while True:
-            try:
-                text = loop.run_until_complete(anext(pieces))
-            except StopAsyncIteration:
-                return
+
+    async def following() -> str | None:
+        text: str | None = await anext(pieces, None)
+        return text
+
+    with asyncio.Runner() as runner:  # cancels what waits when it is left
+        while (text := runner.run(following())) is not None:
             if skip < len(text):
                 yield text[skip:]
             skip = max(0, skip - len(text))
-    finally:
-        loop.run_until_complete(pieces.aclose())
-        loop.close()
 
 
 def state(dashboard: Dashboard, job: str) -> Outcome:
