@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test readme test-all check format openapi bench clean
+.PHONY: help env demo test readme test-all check secrets audit format openapi bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,11 +38,22 @@ readme: demo ## the README's commands, on what the demo left
 test-all: env ## all tests, the slow ones, those that kill processes and those in a browser, too
 	$(BIN)/pytest -m ''
 
-check: env ## lint, format, types, layers
+check: env secrets ## lint (security, too), format, types, layers, secrets
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The words are what our examples of passwords say.
+secrets: env ## look for keys, tokens and passwords in what git holds
+	@[ ! -d .git ] || git ls-files -z -- ':!docs/pictures' ':!docs/openapi.json' ':!constraints.txt' | xargs -0 $(BIN)/detect-secrets-hook \
+		--exclude-secrets '^(secret|password|word|hush|se)$$' --exclude-lines 'secretName'
+
+audit: env ## known security holes in the pinned packages; needs the internet
+	@$(BIN)/python -c 'import httpx; httpx.get("https://api.osv.dev/", timeout=10)' 2> /dev/null \
+		|| { echo "make audit asks api.osv.dev, which cannot be reached from here; nothing was checked"; exit 2; }
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt pip-audit
+	$(BIN)/pip-audit --disable-pip --no-deps --vulnerability-service osv -r constraints.txt
 
 format: env ## format and fix what can be fixed
 	$(BIN)/ruff format $(SOURCES)

@@ -17,20 +17,17 @@ import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from benchmarks.peers import faulty
 from benchmarks.peers.contest import machine
 from benchmarks.peers.table import console
+from benchmarks.serving.endpoints import ROUTE, bodies
+from benchmarks.serving.load import MAX_SECONDS, Load, LoadResult, Meanwhile
 from components.errors import ArtifactError
 from components.recommender import Recommender
 from pipelines.served import find_artifact
@@ -40,7 +37,6 @@ from serve.release.line import Line
 from serve.release.policy import Policy
 from serve.settings import Settings
 
-HISTORY = 8
 POLICY = Policy(step_seconds=3.0, watch_seconds=3.0, max_wait_seconds=60.0)
 
 
@@ -49,50 +45,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-class Visitors:
-    """Connections that ask one question after the other; every answer is counted."""
-
-    def __init__(self, port: int, item_ids: Sequence[str], connections: int) -> None:
-        self.port, self.item_ids = port, item_ids
-        self.statuses, self.seconds, self.versions = Counter[str](), list[float](), Counter[str]()
-        self._stop, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=self._visit, args=(number,)) for number in range(connections)]
-
-    def __enter__(self) -> Visitors:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _visit(self, number: int) -> None:
-        draw, connection = np.random.default_rng(number), HTTPConnection("127.0.0.1", self.port, timeout=60)
-        while not self._stop.is_set():
-            places = (draw.pareto(1.0, HISTORY) * 20).astype(int) % len(self.item_ids)  # popular items more often
-            body = json.dumps({"history": [self.item_ids[place] for place in dict.fromkeys(places.tolist())], "k": 10})
-            started = time.perf_counter()
-            try:
-                connection.request("POST", "/v1/recommend", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                content = json.loads(answer.read())
-                status = str(answer.status)
-            except (OSError, HTTPException, json.JSONDecodeError) as error:
-                status, content = type(error).__name__, {}
-                connection.close()
-            with self._lock:
-                self.statuses[status] += 1
-                self.seconds.append(time.perf_counter() - started)
-                self.versions[content.get("model", "")] += 1
-
-    @property
-    def failed(self) -> int:
-        """Requests that were not answered with 200."""
-        return sum(count for status, count in self.statuses.items() if status != "200")
 
 
 def swap(line: Line, count: int, patience: float = 60.0) -> list[float]:
@@ -119,6 +71,11 @@ def try_candidate(artifact: Path, line: Line) -> dict[str, Any]:
     return {"outcome": done.outcome, "reason": done.reason, "seconds": time.monotonic() - started}
 
 
+def met(result: LoadResult) -> dict[str, Any]:
+    """What visitors met; `failed` counts the requests that were not answered with 200."""
+    return {"requests": result.requests, "failed": result.requests - result.good, "p99_ms": result.p99_ms}
+
+
 def arguments_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("run", type=Path, help="a run whose export has 32-bit numbers")
@@ -135,26 +92,18 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     deploy(source, line.folder, POLICY, str)
     line.registry.put(line.name, faulty.same(source, folder / "same"), promote=False)
     candidates = {name: make(source, folder / name.replace(" ", "-")) for name, make in faulty.FAULTS.items()}
-    item_ids, document = Recommender(source).item_ids, {"machine": machine(), "faults": {}}
+    asked, document = bodies(Recommender(source).item_ids), {"machine": machine(), "faults": {}}
+    load = Load(f"http://127.0.0.1:{port}{ROUTE}", asked, options.connections, MAX_SECONDS, timeout_s=60.0)
     with endpoint(source, Settings(), "127.0.0.1", port, options.replicas, "auto", line):
-        with Visitors(port, item_ids, options.connections) as visitors:
+        with Meanwhile(load) as visitors:
             seconds = swap(line, options.swaps)
-        document["swaps"] = {
-            "count": len(seconds),
-            "median_s": statistics.median(seconds),
-            "max_s": max(seconds),
-            "requests": len(visitors.seconds),
-            "failed": visitors.failed,
-            "statuses": dict(visitors.statuses),
-            "p99_ms": float(np.quantile(visitors.seconds, 0.99) * 1000),
-        }
+        times = {"count": len(seconds), "median_s": statistics.median(seconds), "max_s": max(seconds)}
+        document["swaps"] = {**times, "statuses": visitors.result.statuses, **met(visitors.result)}
         for name, artifact in {**candidates, "none (control)": folder / "same"}.items():
             console().print(f"{name}:")
-            with Visitors(port, item_ids, options.connections) as visitors:
+            with Meanwhile(load) as visitors:
                 found = try_candidate(artifact, line)
-            found |= {"requests": len(visitors.seconds), "failed": visitors.failed}
-            found["p99_ms"] = float(np.quantile(visitors.seconds, 0.99) * 1000)
-            document["faults"][name] = found
+            document["faults"][name] = found | met(visitors.result)
     return document
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from pipelines.serving.endpoint import check_port, running
+from pipelines.serving.command import check_port
+from pipelines.serving.endpoint import running
 from serve.settings import Settings
 from serve.stream.identities import read_items, read_users
 
@@ -63,7 +64,7 @@ class Load:
             one.join()
 
     def _send_some(self, started: float, first: int) -> None:
-        draw = random.Random(first)
+        draw = random.Random(first)  # noqa: S311 - no secret
         with httpx.Client(base_url=self.url, timeout=10) as client:
             for number in range(first, int(self.rate * self.seconds), SENDERS):
                 time.sleep(max(0.0, started + number / self.rate - time.monotonic()))
@@ -77,7 +78,7 @@ class Load:
                     self.sent.append(before)
 
     def _ask(self) -> None:
-        draw = random.Random(1)
+        draw = random.Random(1)  # noqa: S311 - no secret
         with httpx.Client(base_url=self.url, timeout=10) as client:
             while not self.over.is_set():
                 before = time.monotonic()

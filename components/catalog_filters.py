@@ -35,6 +35,15 @@ class Filter:
     allow_items: tuple[str, ...] | None = None
     deny_items: tuple[str, ...] = ()
 
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the attributes that it reads."""
+        return list(dict.fromkeys(name for name, _ in (*self.allow, *self.deny)))
+
+    def without_values(self) -> Filter:
+        """The same attributes with nothing wanted of them: small enough to be kept."""
+        return Filter(allow=tuple((name, ()) for name in self.attributes))
+
     @classmethod
     def of(
         cls,

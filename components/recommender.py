@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -57,8 +57,7 @@ class Cause:
     change: float
 
 
-@dataclass(frozen=True)
-class ScoredItem:
+class ScoredItem(NamedTuple):
     """One recommended item.
 
     Attributes:
@@ -259,13 +258,13 @@ class Recommender:
         return item_id in self._numbers
 
     def _known(self, history: Sequence[str]) -> NDArray[np.int32]:
-        numbers = (self._numbers.get(item_id) for item_id in history)
-        return np.array([number for number in numbers if number is not None], dtype=np.int32)
+        numbers = self._numbers
+        return np.array([numbers[item_id] for item_id in history if item_id in numbers], dtype=np.int32)
 
     def _shown(
         self, query: Query, history: NDArray[np.int32], answer: tuple[IntArray, NDArray[np.float32]] | None
     ) -> Recommendation:
-        unknown = self.unknown_items(query.history)
+        unknown = self.unknown_items(query.history) if len(history) < len(query.history) else []
         if answer is None:
             items = self._popular(query)
             scores = self._counts[items - 1]
@@ -273,9 +272,9 @@ class Recommender:
             items, scores = answer[0][: query.k], answer[1][: query.k]
             left = int((items != PAD).sum())
             items, scores = items[:left], scores[:left]
-        causes = self._causes(query, history, items)
-        triples = zip(items.tolist(), scores.tolist(), causes, strict=True)
-        shown = [ScoredItem(self.item_ids[i - 1], score, self.titles[i - 1], why) for i, score, why in triples]
+        ids, titles = self.item_ids, self.titles
+        triples = zip(items.tolist(), scores.tolist(), self._causes(query, history, items), strict=True)
+        shown = [ScoredItem(ids[i - 1], score, titles[i - 1], why) for i, score, why in triples]
         return Recommendation(shown, unknown, POPULARITY if answer is None else None)
 
     def _popular(self, query: Query) -> IntArray:

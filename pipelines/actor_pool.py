@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -14,13 +15,16 @@ def available(kind: str) -> float:
     return resources.get(kind, 0.0)
 
 
-def pool_options(device: str, blocks: int, blocks_per_actor: int) -> dict[str, Any]:
+def pool_options(
+    device: str, blocks: int, blocks_per_actor: int, custom: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Options of ``map_batches`` for a pool of actors on `device` that share `blocks` blocks of work.
 
     Args:
         device: "cpu" or "cuda".
         blocks: pieces of work.
         blocks_per_actor: fewer are not worth one more actor.
+        custom: resources that say where actors run.
     """
     gpu = device == "cuda"
     slots = int(available("GPU" if gpu else "CPU"))
@@ -31,4 +35,5 @@ def pool_options(device: str, blocks: int, blocks_per_actor: int) -> dict[str, A
         "compute": ray.data.ActorPoolStrategy(size=actors),
         "num_cpus": 0 if gpu else 1,
         "num_gpus": 1 if gpu else 0,
+        "resources": dict(custom or {}),
     }

@@ -38,6 +38,7 @@ from components.schema import (
 from components.teachers.external import ExternalTeacher
 from pipelines.ray_session import training_gpu
 from pipelines.stages import EXTRA_MANIFEST_FILE, StageContext
+from pipelines.storage.exchange import Exchange, borrowed
 from pipelines.training_job import METRIC, TEACHERS_FILE, teacher_items
 
 ROWS_PER_GROUP = 2048  # users that are held with their states at once
@@ -93,12 +94,13 @@ class SequenceAnnotator:
     may lack the latter.
     """
 
-    def __init__(self, teachers: list[Teacher], target: Path, gpu: bool) -> None:
+    def __init__(self, teachers: list[Teacher], target: Path, gpu: bool, exchange: Exchange | None = None) -> None:
         torch.set_num_threads(1)
         self.device = "cuda" if gpu else "cpu"
-        self.models = {t.name: t.model(self.device) for t in teachers if not t.is_external}
-        self.arrays = {t.name: ExternalTeacher.load(t.folder) for t in teachers if t.is_external}
-        self.names, self.target = [teacher.name for teacher in teachers], target
+        with borrowed(exchange, teachers) as here:
+            self.models = {t.name: t.model(self.device) for t in here if not t.is_external}
+            self.arrays = {t.name: ExternalTeacher.load(t.folder) for t in here if t.is_external}
+        self.names, self.target, self.exchange = [teacher.name for teacher in teachers], target, exchange
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One row per piece: its file and users there, and the numbers of its first training instance and case."""
@@ -109,7 +111,12 @@ class SequenceAnnotator:
         ]
         return {"instances": np.array(counts, dtype=np.int64)}
 
-    def _annotate(self, source: Path, first: int, stop: int, instance: int, case: int) -> int:
+    def _annotate(self, source: Path, *numbers: int) -> int:
+        """Annotate users of a file where this node finds it; what is written goes to the driver."""
+        with borrowed(self.exchange, (source, self.target), self.target) as (here, target):
+            return self._write(here, target, *numbers)
+
+    def _write(self, source: Path, target: Path, first: int, stop: int, instance: int, case: int) -> int:
         """Stream the users `first` to `stop` - 1 through, so that only few users' states are in memory."""
         writer, begin = None, instance
         for table in _rows(source, first, stop):
@@ -118,7 +125,7 @@ class SequenceAnnotator:
                 table = self._with_states(table, sequences, name, instance, case)
             instance, case = instance + sequences.num_instances, case + len(sequences.cases("valid"))
             writer = writer or pq.ParquetWriter(
-                self.target / f"{source.stem}-{first:09d}.parquet", table.schema, compression="zstd"
+                target / f"{source.stem}-{first:09d}.parquet", table.schema, compression="zstd"
             )
             writer.write_table(table)
         if writer:
@@ -206,19 +213,22 @@ def _store_items(teacher: Teacher, folder: Path) -> dict[str, Any]:
 def _annotate_files(context: StageContext, prepared: PreparedSet, teachers: list[Teacher]) -> None:
     """Spread pieces of the files over actors; each loads the teachers once."""
     cluster = context.config.cluster
-    gpu = training_gpu(cluster)
-    work = pieces(prepared)
+    gpu = training_gpu(cluster, "teachers")
+    work, exchange = pieces(prepared), Exchange.of(context.folder)
     context.progress.start(prepared.sequences.num_instances, "states")
     done = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         SequenceAnnotator,
-        fn_constructor_args=(teachers, (context.folder / SEQUENCES_FOLDER).resolve(), gpu),
+        fn_constructor_args=(teachers, (context.folder / SEQUENCES_FOLDER).resolve(), gpu, exchange),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(len(work), cluster.num_workers if gpu else 2)),
         num_cpus=cluster.cpus_per_worker,
         num_gpus=1 if gpu else None,
+        resources=cluster.placement.of("teachers"),
     )
     for row in done.iter_rows():
         context.progress.advance(int(row["instances"]))
+    if exchange:
+        exchange.collect(context.folder)
 
 
 def pieces(prepared: PreparedSet) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 import typer
 
 from pipelines.arguments import ConfigArgument, DryRun, From, Json, Overrides, RunArgument, act, finish
+from pipelines.cluster.cli import app as cluster
 from pipelines.serving.cli import app as serving
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def onnx(
 
 
 app.add_typer(serving)
+app.add_typer(cluster)
 
 
 def _register_stages() -> None:
@@ -311,7 +313,7 @@ def _show_plan(config: RunConfig, stage: str, forced_stage: str, as_json: bool) 
     decisions = plan_run(config, stage, forced_stage)
     if not as_json:
         results().print(decision_table(decisions))
-    return {"run": str(config.folder), "nodes": [asdict(decision) for decision in decisions]}
+    return {"run": config.place, "nodes": [asdict(decision) for decision in decisions]}
 
 
 def _show_front(run_folder: Path, document: dict[str, Any], as_json: bool) -> dict[str, Any]:
@@ -331,14 +333,12 @@ def _show_front(run_folder: Path, document: dict[str, Any], as_json: bool) -> di
 def _show_end(result: RunResult, as_json: bool) -> None:
     from pipelines.output import messages
 
-    total = len(result.decisions)
+    total, place = len(result.decisions), result.kept or result.folder
     skipped = total - result.ran
     if not result.ran:
-        text = f"nothing to do: all {total} parts of {result.folder} are done already"
+        text = f"nothing to do: all {total} parts of {place} are done already"
     else:
-        text = f"{result.folder}: {result.ran} of {total} parts ran" + (
-            f", {skipped} were done already" if skipped else ""
-        )
+        text = f"{place}: {result.ran} of {total} parts ran" + (f", {skipped} were done already" if skipped else "")
     messages().print(text, highlight=False, markup=False, soft_wrap=True)
     leaderboard = result.as_json()["leaderboard"]
     if leaderboard and any(decision.node == "evaluate" for decision in result.decisions):

@@ -17,10 +17,12 @@ from components.features.image import ImageConfig
 from components.features.text import TextConfig
 from components.teachers.pretraining import ContrastiveConfig
 from components.training.config import TrainingConfig
+from pipelines.cluster.placement import PlacementConfig
 from pipelines.evaluate import EvaluateConfig
 from pipelines.export import ExportConfig
 from pipelines.model_choice import ModelChoice, Name, Section
 from pipelines.search.config import SearchConfig
+from pipelines.storage.place import is_remote, working_folder
 from pipelines.stream.config import StreamConfig
 from pipelines.study.config import StudyConfig
 
@@ -95,6 +97,9 @@ class ClusterConfig(Section):
         max_parallel_students: students that train at the same time.
         object_store_mb: shared memory of the local session.
         temp_dir: folder of the local session's sockets and logs; keep it short.
+        placement: which nodes each role of stages runs on.
+        grows_to: file of the cluster that names its node types: that of Ray's cluster launcher, or a KubeRay manifest.
+            What it may grow to counts as there: requests wait for it. None: the cluster stays as it is.
     """
 
     address: str | None = None
@@ -107,6 +112,8 @@ class ClusterConfig(Section):
     max_parallel_students: int = Field(default=2, ge=1)
     object_store_mb: int = Field(default=512, ge=80)
     temp_dir: str | None = None
+    placement: PlacementConfig = PlacementConfig()
+    grows_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class RunConfig(Section):
 
     Attributes:
         name: folder of the run below `output`.
-        output: where runs are kept.
+        output: where runs are kept: a folder that all nodes see, or ``s3://…``, ``gs://…``.
         seeds: every student is trained once per seed.
         data: root folder of the input, local or remote (``s3://…``).
         teachers: by name; empty trains plain students alone.
@@ -172,8 +179,13 @@ class RunConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """The run's own folder."""
-        return Path(self.output) / self.name
+        """The run's own folder; where this machine works on it, if it is kept in an object store."""
+        return working_folder(self.output) / self.name
+
+    @property
+    def place(self) -> str:
+        """Where the run is kept: its folder, or its URI."""
+        return f"{self.output.rstrip('/')}/{self.name}" if is_remote(self.output) else str(self.folder)
 
     def source(self, domain: str = "") -> Source:
         """What stage ``prepare`` reads: the run's own log, or that of a pre-training domain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipelines.cache import Stored, read_stored, recover, storage_errors
+from pipelines.cluster.in_job import check_job
 from pipelines.config import RunConfig
 from pipelines.executor import Executor
 from pipelines.fingerprint import fingerprints
@@ -25,6 +27,10 @@ from pipelines.preflight import check_sources
 from pipelines.progress import Board, make_board
 from pipelines.ray_session import ray_session
 from pipelines.stages import get_stage
+from pipelines.storage.kept import RemoteKeeper, keeping
+from pipelines.storage.place import is_remote
+from pipelines.storage.probe import check_nodes
+from pipelines.storage.remote import Remote
 
 LOG_FILE: Final = "logs/run.log"
 LIBRARIES_LOG_FILE: Final = "logs/libraries.log"  # what libraries print past all logging
@@ -40,10 +46,12 @@ class RunResult:
     Attributes:
         folder: the run folder.
         decisions: for every node, whether it ran and why.
+        kept: where the run is kept, if not in its folder alone.
     """
 
     folder: Path
     decisions: list[Decision]
+    kept: str = ""
 
     @property
     def ran(self) -> int:
@@ -55,7 +63,7 @@ class RunResult:
         leaderboard = self.folder / LEADERBOARD_FILE
         report = self.folder / REPORT_FILE
         return {
-            "run": str(self.folder),
+            "run": self.kept or str(self.folder),
             "nodes": [asdict(decision) for decision in self.decisions],
             "leaderboard": json.loads(leaderboard.read_bytes()) if leaderboard.is_file() else None,
             "report": str(report) if report.is_file() else None,
@@ -76,6 +84,8 @@ def plan_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> list
     """
     nodes = chosen_nodes(config, stage)
     _check_forced(nodes, forced_stage)
+    if is_remote(config.output):
+        return plan(nodes, _stored_remotely(config, nodes), fingerprints(config, nodes), forced_stage)
     stored = {node.name: read_stored(config.folder / node.folder) for node in nodes}
     return plan(nodes, stored, fingerprints(config, nodes), forced_stage)
 
@@ -91,10 +101,11 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
     Raises:
         DistilrecError: a node failed, or the run folder is taken or cannot be written.
     """
+    check_job(config.output, os.environ)
     nodes = chosen_nodes(config, stage)
     _check_forced(nodes, forced_stage)
-    with holding(config.folder) as board:
-        stored = _recovered(config.folder, nodes)
+    with keeping(config) as keeper, holding(config.folder) as board:
+        stored = _recovered(config.folder, nodes) | keeper.stored(nodes)
         known = fingerprints(config, nodes)
         executor = Executor(
             config,
@@ -105,8 +116,9 @@ def execute_run(config: RunConfig, stage: str = "", forced_stage: str = "") -> R
             session=lambda: _session(config),
             forced_stage=forced_stage,
             preflight=partial(check_sources, config),
+            keeper=keeper,
         )
-        return RunResult(config.folder, executor.run())
+        return RunResult(config.folder, executor.run(), config.place)
 
 
 @contextmanager
@@ -148,7 +160,14 @@ def logging_to(file: Path) -> Iterator[None]:
 def _session(config: RunConfig) -> Iterator[None]:
     others = {f"teachers.{name}.resources": config.cluster_of(name) for name in config.teachers}
     with ray_session(config.cluster, others), interruptible():  # Ray puts handlers of its own in place of ours
+        check_nodes(config.folder.absolute(), {node.stage for node in build_graph(config)})
         yield
+
+
+def _stored_remotely(config: RunConfig, nodes: list[Node]) -> dict[str, Stored | None]:
+    """What the storage holds; nothing is fetched, and nobody is kept from working on the run."""
+    found = RemoteKeeper(Remote(config.place), config.folder).listed(nodes)
+    return {node.name: found.get(node.name) for node in nodes}
 
 
 def _recovered(run: Path, nodes: list[Node]) -> dict[str, Stored | None]:

@@ -29,6 +29,7 @@ from components.inference import one_thread
 from components.reports import facts
 from components.schema import CONFIG_FILE, USER
 from pipelines.stages import SEED_MARK
+from pipelines.storage.exchange import Exchange, call
 
 if TYPE_CHECKING:
     from pipelines.stages import Progress, StageContext
@@ -90,12 +91,13 @@ def run(context: StageContext) -> None:
     baseline = chosen_baseline(config, {row_name(node) for node in models})
     folder = context.folder.resolve()  # workers have another current folder
     context.progress.start(len(models), "models")
-    evaluated = _rank_all(models, inputs[PREPARE], folder, config, context.progress)
+    custom = context.config.cluster.placement.data
+    evaluated = _rank_all(models, inputs[PREPARE], folder, config, context.progress, custom)
     context.progress.note("comparing")
-    _in_task(summarize, inputs, evaluated, folder, config, baseline, context.seed)
+    _in_task(folder, custom, summarize, inputs, evaluated, folder, config, baseline, context.seed)
     if config.requests:
         context.progress.note("measuring latency")
-        context.timing.update(_in_task(measure_models, models, inputs[PREPARE], config))
+        context.timing.update(_in_task(folder, custom, measure_models, models, inputs[PREPARE], config))
     report = publish_report(context.config, context.folder, context.timing)
     skipped = f"; cannot rank new histories: {', '.join(left_out)}" if left_out else ""
     context.progress.note(f"report: {report}{skipped}")
@@ -146,13 +148,22 @@ def chosen_baseline(config: EvaluateConfig, names: Iterable[str]) -> str | None:
 
 
 def _rank_all(
-    models: Mapping[str, Path], prepared: Path, folder: Path, config: EvaluateConfig, progress: Progress
+    models: Mapping[str, Path],
+    prepared: Path,
+    folder: Path,
+    config: EvaluateConfig,
+    progress: Progress,
+    custom: dict[str, float],
 ) -> dict[str, dict[str, Any]]:
     """One Ray task per model; paths go out, a few numbers come back."""
     import ray
 
-    rank = ray.remote(num_cpus=1, max_retries=1)(evaluate_model)
-    waiting = {rank.remote(path, prepared, positions_file(folder, node), config): node for node, path in models.items()}
+    rank = ray.remote(num_cpus=1, max_retries=1, resources=custom)(call)
+    exchange = Exchange.of(folder)
+    waiting = {
+        rank.remote(exchange, folder, evaluate_model, path, prepared, positions_file(folder, node), config): node
+        for node, path in models.items()
+    }
     evaluated: dict[str, dict[str, Any]] = {}
     try:
         while waiting:
@@ -161,17 +172,28 @@ def _rank_all(
             evaluated[node] = ray.get(done[0])
             del waiting[done[0]]
             progress.advance(1, **{row_name(node): f"{evaluated[node]['shown']:.4f}"})
+        if exchange:
+            exchange.collect(folder)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
     return evaluated
 
 
-def _in_task(function: Any, *arguments: Any) -> Any:
-    """Run a function in a worker: the driver stays small, whatever the size of the data."""
-    import ray
+def _in_task(folder: Path, custom: dict[str, float], function: Any, *arguments: Any) -> Any:
+    """Run a function in a worker: the driver stays small, whatever the size of the data.
 
-    return ray.get(ray.remote(num_cpus=1, max_retries=1)(function).remote(*arguments))
+    Where nodes share no disk, it is a worker of the driver's node, which holds all that was evaluated.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if Exchange.of(folder):
+        own = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        beside = ray.remote(num_cpus=0, max_retries=1)(function).options(scheduling_strategy=own)
+        return ray.get(beside.remote(*arguments))
+
+    return ray.get(ray.remote(num_cpus=1, max_retries=1, resources=custom)(function).remote(*arguments))
 
 
 def positions_file(folder: Path, node: str) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from components.artifacts.format import read_json
 from components.errors import DistilrecError
 from pipelines.cache import (
     Stored,
@@ -30,6 +31,7 @@ from pipelines.cache import (
 )
 from pipelines.failures import failure, joined
 from pipelines.graph import Node
+from pipelines.keeper import Keeper
 from pipelines.plan import Decision, decide, forced_nodes
 from pipelines.progress import Board, duration
 from pipelines.stages import STAGES, Progress, StageContext, StageFunction
@@ -65,6 +67,7 @@ class Executor:
         session: opened before the first node that needs Ray; a run with nothing to do never starts it.
         forced_stage: runs in any case, with all that depends on it.
         load: finds the function of a stage.
+        keeper: keeps results beside the run folder, and brings those that it lacks.
         preflight: called before the first node that trains, with all nodes that have no result; an error of it stops
             everything that would train.
     """
@@ -78,6 +81,7 @@ class Executor:
     forced_stage: str = ""
     load: Callable[[str], StageFunction] = lambda stage: STAGES[stage].load()
     preflight: Callable[[Sequence[Node]], None] = lambda missing: None
+    keeper: Keeper = field(default_factory=Keeper)
     decisions: list[Decision] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +144,7 @@ class Executor:
         if not self._is_checked:
             self._is_checked = True
             try:
+                self.keeper.fetch("prepare")
                 self.preflight([node for node in self.nodes if self._may_run(node)])
             except DistilrecError as error:
                 self._failures.append(error)
@@ -177,7 +182,7 @@ class Executor:
 
         def work() -> None:
             try:
-                run_job(self.config, job, progress, self.load(job.node.stage))
+                run_job(self.config, job, progress, self.load(job.node.stage), self.keeper)
             except BaseException as error:  # noqa: BLE001 - the main thread decides what it means
                 self._results.put((name, error))
             else:
@@ -200,12 +205,16 @@ class Executor:
             self.board.end(name, "failed")
 
 
-def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunction) -> None:
-    """Call the stage in a fresh folder, then seal the folder and rename it into place."""
+def run_job(
+    config: RunConfig, job: Job, progress: Progress, function: StageFunction, keeper: Keeper | None = None
+) -> None:
+    """Call the stage in a fresh folder, then seal the folder, rename it into place and hand it to the keeper."""
     run, node = config.folder.absolute(), job.node
     folder = run / node.folder
     started = time.perf_counter()
     with storage_errors(run):
+        for read in job.folders.values():
+            (keeper or Keeper()).fetch(read.relative_to(run).as_posix())
         recover(folder)
         partial = make_partial(folder)
         work = work_folder(run, node, job.key)
@@ -215,6 +224,7 @@ def run_job(config: RunConfig, job: Job, progress: Progress, function: StageFunc
         context.timing["seconds"] = time.perf_counter() - started
         _write_timing(run, node, context.timing)
         publish(partial, folder)
+        (keeper or Keeper()).keep(node.folder)
         shutil.rmtree(work.parent, ignore_errors=True)
 
 
@@ -231,6 +241,12 @@ def parallel_limit(stage: str, cluster: ClusterConfig) -> int | None:
 def timing_file(run: Path, node: str) -> Path:
     """Seconds and rates of a node; outside its folder, because no manifest may depend on a clock."""
     return run / TIMING_FOLDER / f"{node.replace('/', '--')}.json"
+
+
+def recorded_times(run_folder: Path) -> dict[str, dict[str, float]]:
+    """What every node of the run recorded in ``logs/timing``, by node name."""
+    files = sorted((run_folder / TIMING_FOLDER).glob("*.json"))
+    return {file.stem.replace("--", "/"): read_json(file) for file in files}
 
 
 def _write_timing(run: Path, node: Node, timing: Mapping[str, float]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,6 +24,7 @@ from pipelines.actor_pool import available, pool_options
 from pipelines.image_features import image_table
 from pipelines.ray_session import use_gpu
 from pipelines.stages import EXTRA_MANIFEST_FILE, Progress, StageContext
+from pipelines.storage.place import working_folder
 
 VECTOR: Final = "vector"
 TEXT_FILE: Final = "text.npy"
@@ -58,14 +59,17 @@ def run(context: StageContext) -> None:
     wanted = {TEXT_FILE: prepared.texts}
     if config.word_drop is not None and context.name:
         wanted[TEXT_WORDS_FILE] = [drop_words(text, config.word_drop) for text in prepared.texts]
-    cache_folder = Path(context.config.output) / CACHE_FOLDER
-    gpu = use_gpu(context.config.cluster, available("GPU"))
+    cache_folder = working_folder(context.config.output) / CACHE_FOLDER
+    cluster = context.config.cluster
+    gpu = use_gpu(cluster, available("GPU"))
+    custom = cluster.placement.of("teachers" if gpu else "data")
     encoded = encode_texts(
         [text for texts in wanted.values() for text in texts],
         config,
         cache_folder,
         context.progress,
         gpu=gpu,
+        custom=custom,
         timing=context.timing,
     )
     for part, (name, texts) in enumerate(wanted.items()):
@@ -75,12 +79,19 @@ def run(context: StageContext) -> None:
         padding = np.zeros((1, encoded.shape[1]), np.float32)
         np.save(context.folder / name, np.concatenate([padding, vectors]), allow_pickle=False)
     if images is not None:
-        _write_images(context, images, folder, cache_folder, gpu)
+        _write_images(context, images, folder, cache_folder, gpu, custom)
 
 
-def _write_images(context: StageContext, config: ImageConfig, prepared: Path, cache_folder: Path, gpu: bool) -> None:
+def _write_images(
+    context: StageContext,
+    config: ImageConfig,
+    prepared: Path,
+    cache_folder: Path,
+    gpu: bool,
+    custom: Mapping[str, float],
+) -> None:
     """Write ``image.npy``, and to the manifest how many items have no vector and why."""
-    table = image_table(prepared, config, cache_folder, context.progress, gpu=gpu)
+    table = image_table(prepared, config, cache_folder, context.progress, gpu=gpu, custom=custom)
     if table is None and not context.name:
         raise ConfigError("images: the input has no pictures; set input.images or input.item_columns.image")
     counts: dict[str, Any] = {"images": "the domain has none"}
@@ -99,6 +110,7 @@ def encode_texts(
     progress: Progress,
     *,
     gpu: bool = False,
+    custom: Mapping[str, float] | None = None,
     timing: dict[str, float] | None = None,
     alone: bool = False,
 ) -> FloatTable:
@@ -110,6 +122,7 @@ def encode_texts(
         cache_folder: where vectors of all runs are kept.
         progress: told of every block.
         gpu: give every actor a GPU.
+        custom: resources that say where actors run.
         timing: takes ``encoded``, ``encode_seconds`` and ``items_per_second``.
         alone: encode in this process, without Ray: few texts are done before a pool of actors would have started.
     """
@@ -120,7 +133,7 @@ def encode_texts(
     missing = sorted((text for text in unique if text not in known), key=lambda text: (len(text), text))
     progress.start(len(unique), "texts", len(known))
     started = time.perf_counter()
-    encode = _encode_alone if alone else _encode_blocks
+    encode = _encode_alone if alone else partial(_encode_blocks, custom=custom)
     for block, vectors in encode(_blocks(missing), config, device):
         cache.store(block, vectors)
         known.update(zip(block, vectors, strict=True))
@@ -166,7 +179,9 @@ def _loaded(config: TextConfig, device: str, files: str) -> TextEncoder:
     return TextEncoder(config, device)
 
 
-def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], FloatTable]]:
+def _encode_blocks(
+    blocks: list[list[str]], config: TextConfig, device: str, custom: Mapping[str, float] | None = None
+) -> Iterator[tuple[list[str], FloatTable]]:
     """Blocks with their vectors, in the order in which they are done."""
     if not blocks:
         return
@@ -175,7 +190,7 @@ def _encode_blocks(blocks: list[list[str]], config: TextConfig, device: str) -> 
         batch_size=BLOCK_ITEMS,
         batch_format="pyarrow",
         fn_constructor_args=(config.model_dump(), device),
-        **pool_options(device, len(blocks), BLOCKS_PER_ACTOR),
+        **pool_options(device, len(blocks), BLOCKS_PER_ACTOR, custom),
     )
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield _unpack(cast(pa.Table, table))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -31,6 +32,7 @@ from components.features.pictures import MISSING
 from components.schema import IMAGE, ITEMS_FILE
 from pipelines.actor_pool import pool_options
 from pipelines.stages import Progress
+from pipelines.storage.exchange import Exchange, borrowed
 
 BATCH_ITEMS: Final = 256  # pictures that are read at once
 GROUPS_PER_ACTOR: Final = 4  # an actor starts for seconds: fewer row groups are not worth one more
@@ -38,6 +40,8 @@ LOCAL_PICTURES: Final = 2048  # so many are described here before the first acto
 COLUMNS: Final = ("key", "vector", "reason")
 
 FloatTable = NDArray[np.float32]
+Encoded = tuple[dict[str, FloatTable], dict[str, str]]
+Encode = Callable[[Path, dict[int, list[int]], ImageConfig, str], Iterator[Encoded]]
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +61,13 @@ class ImageTable:
 
 
 def image_table(
-    prepared: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False
+    prepared: Path,
+    config: ImageConfig,
+    cache_folder: Path,
+    progress: Progress,
+    *,
+    gpu: bool = False,
+    custom: Mapping[str, float] | None = None,
 ) -> ImageTable | None:
     """Vectors of the pictures in a prepared set; None where it has no column of pictures.
 
@@ -67,7 +77,7 @@ def image_table(
         ConfigError: the column holds vectors and `config` names an encoder, or the other way round.
         DataError: the column holds something else, or none of the pictures can be used.
     """
-    table = picture_vectors(prepared / ITEMS_FILE, config, cache_folder, progress, gpu=gpu)
+    table = picture_vectors(prepared / ITEMS_FILE, config, cache_folder, progress, gpu=gpu, custom=custom)
     if table is None:
         return None
     counts = table.counts
@@ -82,7 +92,14 @@ def image_table(
 
 
 def picture_vectors(
-    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, *, gpu: bool = False, alone: bool = False
+    file: Path,
+    config: ImageConfig,
+    cache_folder: Path,
+    progress: Progress,
+    *,
+    gpu: bool = False,
+    alone: bool = False,
+    custom: Mapping[str, float] | None = None,
 ) -> ImageTable | None:
     """Vectors of the pictures in a table of items, although none may be usable; see `image_table`.
 
@@ -93,7 +110,8 @@ def picture_vectors(
         return None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _ready(file)
-    return _encoded(file, config, cache_folder, progress, gpu, alone)
+    encode: Encode = _encode_here if alone else partial(_encode_groups, custom=custom)
+    return _encoded(file, config, cache_folder, progress, gpu, encode)
 
 
 def _column_type(file: Path, config: ImageConfig) -> pa.DataType | None:
@@ -139,7 +157,7 @@ def _counts(items: int, absent: Counter[str]) -> dict[str, Any]:
 
 
 def _encoded(
-    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool, alone: bool
+    file: Path, config: ImageConfig, cache_folder: Path, progress: Progress, gpu: bool, encode: Encode
 ) -> ImageTable:
     device = "cuda" if gpu else "cpu"
     cache = VectorCache(cache_folder, image_settings_key(config, device))
@@ -155,7 +173,6 @@ def _encoded(
     progress.start(len(wanted), "pictures", len(known))
     reasons: dict[str, str] = {}
     started, done = time.perf_counter(), 0
-    encode = _encode_here if alone else _encode_groups
     for vectors, failed in encode(file, groups, config, device):
         if vectors:
             cache.store(list(vectors), np.stack(list(vectors.values())))
@@ -200,8 +217,10 @@ def _keys(file: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
 class GroupEncoder:
     """An actor of the pool: makes the encoder once, then reads and encodes pictures group after group."""
 
-    def __init__(self, file: str, config: dict[str, Any], device: str) -> None:
-        self.file, self.config = file, ImageConfig.model_validate(config)
+    def __init__(self, file: Path, config: dict[str, Any], device: str, exchange: Exchange | None = None) -> None:
+        with borrowed(exchange, file) as here:
+            self.file = here
+        self.config = ImageConfig.model_validate(config)
         self.encoder = make_encoder(self.config, device)
 
     def __call__(self, work: pa.Table) -> pa.Table:
@@ -225,18 +244,21 @@ class GroupEncoder:
             first += len(column)
 
 
-Encoded = tuple[dict[str, NDArray[np.float32]], dict[str, str]]
-
-
 def _encode_here(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
     if not groups:
         return  # an encoder takes seconds to load
-    encoder = GroupEncoder(str(file), config.model_dump(), device)
+    encoder = GroupEncoder(file, config.model_dump(), device)
     for group, places in groups.items():
         yield _unpack(encoder(pa.table({"group": [group], "places": [places]})))
 
 
-def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
+def _encode_groups(
+    file: Path,
+    groups: dict[int, list[int]],
+    config: ImageConfig,
+    device: str,
+    custom: Mapping[str, float] | None = None,
+) -> Iterator[Encoded]:
     """Vectors by key, and reasons by key, of one row group after the other, in the order in which they are done."""
     if not groups:
         return
@@ -248,8 +270,8 @@ def _encode_groups(file: Path, groups: dict[int, list[int]], config: ImageConfig
         GroupEncoder,
         batch_size=1,
         batch_format="pyarrow",
-        fn_constructor_args=(str(file.resolve()), config.model_dump(), device),
-        **pool_options(device, len(groups), GROUPS_PER_ACTOR),
+        fn_constructor_args=(file.resolve(), config.model_dump(), device, Exchange.of(file.resolve())),
+        **pool_options(device, len(groups), GROUPS_PER_ACTOR, custom),
     )
     for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield _unpack(cast(pa.Table, table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ def run(context: StageContext) -> None:
         counts = prepare_ratings(source.data, source.input, source.prepare, context.folder, context.progress)
         _write_json(context.folder / EXTRA_MANIFEST_FILE, counts)
         return
-    extra = prepare(source.data, source.input, source.prepare, context.folder, context.progress)
+    custom = context.config.cluster.placement.data
+    extra = prepare(source.data, source.input, source.prepare, context.folder, context.progress, custom)
     if extra["num_items"] < 2:
         raise DataError(
             f"of {extra['rows_read']:,} rows a single item is left, and nothing to rank it against; bring a log of "
@@ -76,7 +78,14 @@ def run(context: StageContext) -> None:
     _write_json(context.folder / EXTRA_MANIFEST_FILE, extra)
 
 
-def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder: Path, progress: Progress) -> Counts:
+def prepare(
+    data: str,
+    config_input: InputConfig,
+    config: PrepareConfig,
+    folder: Path,
+    progress: Progress,
+    custom: Mapping[str, float] | None = None,
+) -> Counts:
     """Write the prepared set of a log into `folder`, all but its manifest.
 
     Args:
@@ -85,6 +94,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
         config: how they are cleaned, filtered and split.
         folder: where the set goes; must exist.
         progress: told about rows and steps.
+        custom: resources that say where tasks run.
 
     Returns:
         Counts of every step, for the manifest.
@@ -96,7 +106,7 @@ def prepare(data: str, config_input: InputConfig, config: PrepareConfig, folder:
     log = open_log(data, config_input)
     user_file = open_users(data, config_input)
     _check_columns(log, config)
-    partitions, counts = _read(log, config, folder, progress)
+    partitions, counts = _read(log, config, folder, progress, custom)
     items = _catalog(partitions, data, config_input, progress)
     counts["items"] = {**items.counts, "text_columns": items.text_columns}
     partitions = partitions.transform(encode, items.frame[ITEM_ID].to_arrow(compat_level=pl.CompatLevel.oldest()))
@@ -139,7 +149,9 @@ def _check_columns(log: Log, config: PrepareConfig) -> None:
         )
 
 
-def _read(log: Log, config: PrepareConfig, folder: Path, progress: Progress) -> tuple[Partitions, Counts]:
+def _read(
+    log: Log, config: PrepareConfig, folder: Path, progress: Progress, custom: Mapping[str, float] | None
+) -> tuple[Partitions, Counts]:
     """Read, validate and gather the log where it fits."""
     estimate = estimate_rows(log)
     progress.start(estimate, "rows")
@@ -150,7 +162,7 @@ def _read(log: Log, config: PrepareConfig, folder: Path, progress: Progress) -> 
     else:
         from pipelines.ray_partitions import read_with_ray  # the fast path starts without Ray
 
-        partitions = read_with_ray(log, config, estimate, rejected, progress)
+        partitions = read_with_ray(log, config, estimate, rejected, progress, custom)
     found = tally(partitions, row_counts)
     dropped = {name: found.scalar(name) for name in (DUPLICATES, LOW_RATED)}
     reasons = rejected_counts(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from components.errors import DistilrecError, StageError, StorageError
 from components.schema import ITEM_ID, USER_ID
 from pipelines.partitions import PartitionFunction
 from pipelines.stages import Progress
+from pipelines.storage.exchange import Exchange, borrowed, call
 
 ROWS_PER_RANGE: Final = 1_250_000  # a partition of this size takes some 300 MB while it is gathered
 PIECE: Final = "piece"  # the column by which a task knows what to read
@@ -42,32 +43,52 @@ LARGE: Final = 1 << 16  # bytes; larger arguments travel through the object stor
 class RayPartitions:
     """Partitions as blocks of a materialized dataset."""
 
-    def __init__(self, dataset: ray.data.Dataset, num_ranges: int) -> None:
-        self._dataset = dataset
+    def __init__(
+        self,
+        dataset: ray.data.Dataset,
+        num_ranges: int,
+        custom: Mapping[str, float] | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self._dataset, self._custom = dataset, dict(custom or {})
+        self._exchange = exchange
         self.num_ranges = num_ranges
 
     def transform(self, function: PartitionFunction, *arguments: Any) -> RayPartitions:
         """Replace every block by `function` of it."""
         with settings(), own_errors():
-            return RayPartitions(self._map(function, arguments).materialize(), self.num_ranges)
+            return RayPartitions(
+                self._map(function, arguments).materialize(), self.num_ranges, self._custom, self._exchange
+            )
 
     def collect(self, function: PartitionFunction, *arguments: Any) -> Iterator[pa.Table]:
         """`function` of every block, as the blocks finish."""
         with settings(), own_errors():
             yield from self._map(function, arguments).iter_batches(batch_size=None, batch_format="pyarrow")
+        written = _written(arguments)
+        if self._exchange and written:
+            self._exchange.collect(written)
 
     def _map(self, function: PartitionFunction, arguments: tuple[Any, ...]) -> ray.data.Dataset:
         apply: Any = _apply  # Ray's own annotation does not know `fn_args`
         return self._dataset.map_batches(
             apply,
-            fn_args=(function, [_share(argument) for argument in arguments]),
+            fn_args=(function, [_share(argument) for argument in arguments], self._exchange),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
+            resources=self._custom,
         )
 
 
-def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path, progress: Progress) -> RayPartitions:
+def read_with_ray(
+    log: Log,
+    config: PrepareConfig,
+    estimate: int,
+    rejected: Path,
+    progress: Progress,
+    custom: Mapping[str, float] | None = None,
+) -> RayPartitions:
     """Read and clean a log in parallel, bring every user's rows together, and gather them.
 
     Args:
@@ -76,6 +97,7 @@ def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path
         estimate: about how many rows it has.
         rejected: folder of the quarantined rows.
         progress: told what happens.
+        custom: resources that say where tasks run; the shuffle itself runs anywhere.
 
     Raises:
         DataError: a file cannot be read.
@@ -84,14 +106,22 @@ def read_with_ray(log: Log, config: PrepareConfig, estimate: int, rejected: Path
     num_ranges = config.partitions or -(-estimate // ROWS_PER_RANGE)
     progress.note(f"reading {len(pieces.sources)} pieces into {num_ranges} ranges of users")
     read: Any = _read_piece
+    exchange = Exchange.of(rejected)
     with settings(shuffle_strategy=STRATEGIES[config.shuffle_strategy]), own_errors():
         rows = ray.data.from_items(
             [{PIECE: index} for index in range(len(pieces.sources))], override_num_blocks=len(pieces.sources)
-        ).map_batches(read, fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges)), batch_format="pyarrow")
+        ).map_batches(
+            read,
+            fn_args=(ray.put(pieces), rejected, shuffle_keys(num_ranges), exchange),
+            batch_format="pyarrow",
+            resources=dict(custom or {}),
+        )
         shuffled = rows.repartition(num_ranges, keys=[KEY])
-        gathered = RayPartitions(shuffled, num_ranges).transform(
+        gathered = RayPartitions(shuffled, num_ranges, custom, exchange).transform(
             gather, num_ranges, config.duplicates, config.min_rating
         )
+    if exchange:
+        exchange.collect(rejected)
     _check_whole(gathered)
     return gathered
 
@@ -110,13 +140,16 @@ def shuffle_keys(num_ranges: int) -> NDArray[np.int32]:
     return chosen
 
 
-def _read_piece(batch: pa.Table, log_ref: Any, rejected: Path, keys: NDArray[np.int32]) -> Iterator[pa.Table]:
+def _read_piece(
+    batch: pa.Table, log_ref: Any, rejected: Path, keys: NDArray[np.int32], exchange: Exchange | None
+) -> Iterator[pa.Table]:
     """Read what the rows of `batch` name: one block per batch of the file."""
     log: Log = ray.get(log_ref)
-    for piece in batch[PIECE].to_pylist():
-        for rows in read_rows(log.sources[piece], log, rejected):
-            ranges = rows.select(user_range(len(keys))).to_series().to_numpy()
-            yield _keyed(rows, keys[ranges])
+    with borrowed(exchange, rejected, rejected) as folder:
+        for piece in batch[PIECE].to_pylist():
+            for rows in read_rows(log.sources[piece], log, folder):
+                ranges = rows.select(user_range(len(keys))).to_series().to_numpy()
+                yield _keyed(rows, keys[ranges])
     yield _keyed(no_rows(log), keys[:0])  # a task must yield something, and typed
 
 
@@ -126,9 +159,14 @@ def _keyed(rows: pl.DataFrame, keys: NDArray[np.int32]) -> pa.Table:
     return texts.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _apply(block: pa.Table, function: PartitionFunction, shared: list[Any]) -> pa.Table:
+def _apply(block: pa.Table, function: PartitionFunction, shared: list[Any], exchange: Exchange | None) -> pa.Table:
     arguments = [ray.get(argument) if isinstance(argument, ray.ObjectRef) else argument for argument in shared]
-    return function(block, *arguments)
+    return call(exchange, _written(arguments), function, block, *arguments)
+
+
+def _written(arguments: Iterable[Any]) -> Path | None:
+    """The folder that a function writes to: the only path that one is ever given."""
+    return next((argument for argument in arguments if isinstance(argument, Path)), None)
 
 
 def _share(argument: Any) -> Any:

@@ -14,13 +14,13 @@ from components.reports import facts
 from components.reports.html import render_report
 from pipelines.cache import write_atomically
 from pipelines.evaluate import LEADERBOARD_FILE, MODEL_STAGES, REPORT_DATA_FILE, row_name
+from pipelines.executor import recorded_times
 from pipelines.search.config import RESULT_FILE
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
 REPORT_FILE: Final = "report.html"
-TIMING_FOLDER: Final = "logs/timing"
 SECONDS_PER_EPOCH: Final = "train_seconds_per_epoch"  # in the timing of the nodes that train
 Times = Mapping[str, float]
 
@@ -59,12 +59,6 @@ def _run_facts(config: RunConfig, nodes: Mapping[str, Times]) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "seconds": {node: times["seconds"] for node, times in nodes.items() if "seconds" in times},
     }
-
-
-def recorded_times(run_folder: Path) -> dict[str, dict[str, float]]:
-    """What every node of the run recorded in ``logs/timing``, by node name."""
-    files = sorted((run_folder / TIMING_FOLDER).glob("*.json"))
-    return {file.stem.replace("--", "/"): read_json(file) for file in files}
 
 
 def row_times(timing: Times, nodes: Mapping[str, Times]) -> dict[str, dict[str, float]]:

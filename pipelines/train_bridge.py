@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from ray.train.torch import TorchTrainer, get_device
 
 from components.training.loop import CHECKPOINT, World
 from components.training.observer import Place
+from pipelines.cluster.placement import Role
 from pipelines.config import ClusterConfig
 from pipelines.mailbox import Mailbox, Update
 from pipelines.ray_session import training_gpu
 from pipelines.stages import Progress
+from pipelines.storage.exchange import Exchange, borrowed
+from pipelines.storage.remote import Remote
 from pipelines.training_job import Job
 
 MAX_FAILURES = 3  # how often a killed worker is replaced
@@ -40,9 +44,13 @@ class Messenger:
         post: hands an update to a mailbox and returns a reference to wait for.
         rank: this worker's.
         grouped: whether it belongs to a Ray Train worker group.
+        keep: called with every epoch's checkpoint, to keep it apart from this node.
     """
 
-    def __init__(self, post: Callable[[Update], Any], rank: int, grouped: bool) -> None:
+    def __init__(
+        self, post: Callable[[Update], Any], rank: int, grouped: bool, keep: Callable[[], None] | None = None
+    ) -> None:
+        self._keep = keep
         self._post_remote, self.rank, self.grouped = post, rank, grouped
         self._done, self._sent = 0, 0.0
         self._posted: Any = None
@@ -63,6 +71,8 @@ class Messenger:
         if self.rank == 0:
             shown = {key: value for key, value in row.items() if key not in ("epoch", "targets")}
             self._send(Update(done=self._done, epoch=int(row["epoch"]), shown=shown))
+        if self._keep:
+            self._keep()
         if self.grouped:
             kept = RayCheckpoint.from_directory(str(checkpoint)) if self.rank == 0 else None
             ray.train.report(dict(row), checkpoint=kept)
@@ -86,17 +96,27 @@ def run_training(job: Job, cluster: ClusterConfig, progress: Progress) -> dict[s
     Returns:
         Figures that depend on the clock; see `pipelines.training_job.Job.run`.
     """
-    gpu = training_gpu(cluster)
-    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    role: Role = "teachers" if job.family == "teacher" else "students"
+    gpu, custom = training_gpu(cluster, role), cluster.placement.of(role)
+    mailbox, exchange = ray.remote(Mailbox).options(num_cpus=0).remote(), Exchange.of(job.folder)
     job = replace(job, threads=max(1, int(cluster.cpus_per_worker)))
     if cluster.num_workers == 1:
         task = ray.remote(_alone).options(
-            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker if gpu else 0, max_retries=MAX_FAILURES
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker if gpu else 0,
+            resources=custom,
+            max_retries=MAX_FAILURES,
         )
-        future = task.remote(job, mailbox)
+        future = task.remote(job, exchange, mailbox)
     else:
-        future = ray.remote(_group).options(num_cpus=0, max_retries=0).remote(job, cluster, gpu, mailbox)
-    return _wait(future, mailbox, progress)
+        future = (
+            ray.remote(_group).options(num_cpus=0, max_retries=0).remote(job, exchange, cluster, gpu, custom, mailbox)
+        )
+    figures = _wait(future, mailbox, progress)
+    if exchange:
+        exchange.collect(job.folder)
+        exchange.forget(job.work)
+    return figures
 
 
 def _wait(future: Any, mailbox: Any, progress: Progress) -> dict[str, float]:
@@ -120,25 +140,29 @@ def show(update: Update, progress: Progress) -> None:
         progress.advance(update.done, epoch=f"{update.epoch}/{update.epochs}", **(update.shown or {}))
 
 
-def _alone(job: Job, mailbox: Any) -> dict[str, float]:
+def _alone(job: Job, exchange: Exchange | None, mailbox: Any) -> dict[str, float]:
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    messenger = Messenger(mailbox.post.remote, 0, grouped=False)
-    figures = job.run(World(device=device), messenger)
-    messenger.close()
+    with borrowed(exchange, job, job.folder) as job:
+        messenger = Messenger(mailbox.post.remote, 0, grouped=False, keep=_keeping(exchange, job))
+        figures = job.run(World(device=device), messenger)
+        messenger.close()
     return figures
 
 
-def _group(job: Job, cluster: ClusterConfig, gpu: bool, mailbox: Any) -> dict[str, float]:
+def _group(
+    job: Job, exchange: Exchange | None, cluster: ClusterConfig, gpu: bool, custom: dict[str, float], mailbox: Any
+) -> dict[str, float]:
     """Start a Ray Train worker group; it replaces workers that die, up to `MAX_FAILURES` times."""
-    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
+    resources = {"CPU": cluster.cpus_per_worker, **custom} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
     worker: Any = _worker  # its return value reaches `Result.return_value`, which the annotations do not know yet
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"job": job, "mailbox": mailbox},
+        train_loop_config={"job": job, "exchange": exchange, "mailbox": mailbox},
         scaling_config=ScalingConfig(num_workers=cluster.num_workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:12]}",  # a name that was used before would silently resume Ray's own state
-            storage_path=str((job.work / "ray-train").resolve()),
+            storage_path=exchange.ray_path(job.work) if exchange else str((job.work / "ray-train").resolve()),
+            storage_filesystem=Remote(exchange.uri).filesystem if exchange else None,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -152,12 +176,18 @@ def _worker(config: dict[str, Any]) -> dict[str, float]:
     job: Job = config["job"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    _take_over(job.work / CHECKPOINT)
     world = World(rank, context.get_world_size(), get_device())
-    messenger = Messenger(config["mailbox"].post.remote, rank, grouped=True)
-    figures = job.run(world, messenger)
-    messenger.close()
+    with borrowed(config["exchange"], job, job.folder if rank == 0 else None) as job:
+        _take_over(job.work / CHECKPOINT)
+        messenger = Messenger(config["mailbox"].post.remote, rank, grouped=True)
+        figures = job.run(world, messenger)
+        messenger.close()
     return figures
+
+
+def _keeping(exchange: Exchange | None, job: Job) -> Callable[[], None] | None:
+    """Sends a job's checkpoints to where another node finds them."""
+    return partial(exchange.save, job.work) if exchange else None
 
 
 def _take_over(folder: Path) -> None:

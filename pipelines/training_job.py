@@ -23,9 +23,8 @@ from components.data.flat_sequences import EvaluationCases
 from components.data.prepared import PreparedSet
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
-from components.distillation.mixture import mixture_weights, target_log_likelihoods
 from components.distillation.teacher_scores import TeacherCache
-from components.errors import ArtifactError, ConfigError
+from components.errors import ArtifactError
 from components.evaluation.validation import validation_metric
 from components.model import Catalog, Phase, Ranker
 from components.schema import ITEM_ID, ITEMS_FILE, METRICS_FILE, MODEL_FILE
@@ -236,41 +235,11 @@ def _distiller(job: TrainingJob, built: Built, batches: TrainingBatches) -> Dist
         normalization=config.normalization,
     )
     strengths = [known[name]["strength"] for name in names]
-    if config.base_weights == "learned" and config.weights != "average":
-        strengths = _learned_weights(built.prepared, names, cache, config)
     table = registry_of(job.family)[job.kind].item_embedding
     distiller = Distiller(built.model, cache, names, strengths, config, table and table(built.model))
     plan = batches.epoch(0)[: config.calibration_batches]
     distiller.calibrate([batches.batch(windows) for windows in plan])
     return distiller
-
-
-def _learned_weights(
-    prepared: PreparedSet, names: Sequence[str], cache: TeacherCache, config: DistillationConfig
-) -> list[float]:
-    """The mixture of the teachers that predicts the validation items best; see `components.distillation.mixture`.
-
-    Raises:
-        ConfigError: there are no validation cases, or a teacher has no states of them.
-    """
-    cases = prepared.sequences.cases("valid")
-    states = {name: prepared.valid_states(name) for name in names}
-    unknown = [name for name, own in states.items() if own is None]
-    if unknown or not len(cases):
-        reason = f"teachers without states of the validation histories: {', '.join(unknown)}" if unknown else "no cases"
-        raise ConfigError(
-            f"distillation.base_weights: learned needs validation histories and each teacher's states of them, found "
-            f"{reason}; bring files of states keyed by user_id and position, or take strength"
-        )
-    held_out = TeacherCache(
-        states=[torch.from_numpy(own) for own in states.values() if own is not None],
-        items=cache.items,
-        temperatures=cache.temperatures,
-        reading=config.reading,
-        normalization=config.normalization,
-    )
-    weights: list[float] = mixture_weights(target_log_likelihoods(held_out, cases, config.seen)).tolist()
-    return weights
 
 
 def teacher_items(annotated: Path, name: str) -> Path:

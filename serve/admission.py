@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -10,6 +11,7 @@ from serve.settings import Settings
 
 MIN_LIMIT: Final = 32  # enough to fill batches and to see what the replica can do
 BURST_S: Final = 0.5  # how long a queue may stand before it is cut: short bursts are answered, not refused
+CALM_S: Final = 2.0  # without a refusal, after which a burst may be one again and not more of the same overload
 WINDOW: Final = 64  # answers per measurement
 
 
@@ -17,7 +19,8 @@ class Admission:
     """Counts requests, measures the rate of answers while there is always work, and says when the queue stands.
 
     With N requests at work and R answers per second each waits N / R seconds (Little's law), so `limit` is R times the
-    wait that is wanted. A longer queue is let be for half a second; then requests are refused until it is gone.
+    wait that is wanted. A longer queue is let be for half a second; then requests beyond `limit` are refused, at once
+    and as long as the overload lasts: a queue that were let grow again whenever it is short would make every wait long.
 
     Args:
         settings: `max_in_flight` is the limit for a burst, `target_wait_s` the wait that is wanted under load.
@@ -33,6 +36,7 @@ class Admission:
         self._answers, self._busy_s = 0, 0.0
         self._left = 0.0
         self._short = clock()  # when the queue was last short
+        self._refused = -math.inf  # when a request was last refused for the queue's length
 
     def full(self) -> bool:
         """Whether one more request has to be refused."""
@@ -41,7 +45,11 @@ class Admission:
         now = self._clock()
         if self.working <= self.limit // 2:
             self._short = now
-        return self.working >= self.limit and now - self._short > BURST_S
+        overloaded = now - self._refused < CALM_S or now - self._short > BURST_S
+        if self.working < self.limit or not overloaded:
+            return False
+        self._refused = now
+        return True
 
     def enter(self) -> None:
         """A request was let in."""

@@ -51,11 +51,11 @@ def create_app(
     errors.install(app)
     routers = (
         recommend.router(backend, telemetry, histories),
-        events.router(backend, histories),
+        events.router(backend, histories, telemetry),
         pictures.router(backend),  # before the items' own routes: an item id may hold a slash
         opinions.router(backend),
         information.router(backend, histories),
-        new_items.router(backend),
+        new_items.router(backend, telemetry, settings.timeout_s),
         probes.router(backend, telemetry),
         pages.router(),
     )

@@ -34,6 +34,10 @@ class Backend(Protocol):
         """Answer the queries of one request."""
         ...
 
+    def refused(self, model: Served, reason: str) -> None:
+        """Note that `model`, which is not the incumbent, cannot take a request that the incumbent can."""
+        ...
+
 
 class LocalBackend:
     """Answers in a thread of this process, without batching.
@@ -55,7 +59,10 @@ class LocalBackend:
     async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer several queries."""
         current().batch_size += len(queries)
-        return await self.workers.run(model.recommender.answer, queries)
+        return await self.workers.rank(model, queries)
+
+    def refused(self, model: Served, reason: str) -> None:
+        """Nobody judges models here."""
 
 
 def as_served(recommender: Recommender, version: str = "") -> Served:

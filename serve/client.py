@@ -55,6 +55,14 @@ class Stored(_Answer):
     unknown_items: list[str] = []
 
 
+class Added(_Answer):
+    """What became of new items: ids that are ranked now, those that were already, and why others were refused."""
+
+    added: list[str]
+    known: list[str] = []
+    refused: dict[str, str] = {}
+
+
 class _Results(_Answer):
     results: list[Recommended]
 
@@ -148,6 +156,10 @@ class Client:
         """Add several interactions, each with the keys of `event`."""
         safe = all(event.get("event_id") is not None for event in events)
         return self._post(Stored, "/v1/events", {"events": [dict(event) for event in events]}, repeatable=safe)
+
+    def add_items(self, items: Sequence[Mapping[str, Any]]) -> Added:
+        """Let the endpoint rank new items, each with `item_id` and either `text` by column or `vectors` by teacher."""
+        return self._post(Added, "/v1/items", {"items": [dict(item) for item in items]})
 
     def ready(self) -> bool:
         """Whether the endpoint answers and has its model loaded."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from fastapi import FastAPI
@@ -26,12 +28,14 @@ from serve.models import Models, Served
 from serve.record import Record, current
 from serve.release.follower import Follower
 from serve.release.line import Line
-from serve.release.trial import Trial, guarded, nothing_in_any
+from serve.release.trial import Trial, deadline_of, guarded, nothing_in_any
 from serve.settings import Settings
 from serve.workers import Workers
 
 APP_NAME: Final = "distilrec"
 MAX_BATCH_SIZE: Final = 32
+GIVE_UP_S: Final = 1.0  # after the last request of a batch was told that its time is up
+Asked = tuple[Served, Query, Record]
 BATCH_WAIT_S: Final = 0.001  # while one batch is answered the next one gathers, so waiting longer gains nothing
 
 
@@ -71,7 +75,8 @@ class Endpoint:
         torch.set_num_threads(1)  # replicas are the parallelism, and answers must not depend on the number of cores
         self.settings = Settings.model_validate(settings)
         open_log(self.settings, _replica_name())
-        self.workers, self.trial_workers = Workers(), Workers()
+        self.workers = Workers()
+        self._apart: WeakKeyDictionary[Served, Workers] = WeakKeyDictionary()  # threads of those who are no incumbent
         self._publish: Callable[[], None] | None = None  # until the application is built
         self.growing = growing(keeping) if keeping else None
         loading = partial(load, retrieval=self.settings.retrieval, min_recall=self.settings.min_recall)
@@ -99,26 +104,30 @@ class Endpoint:
 
     async def answer(self, model: Served, query: Query) -> Recommendation:
         """Answer one query together with those of other requests."""
-        trial = self._record([query])
-        batched = self._batched_candidate if trial and model is trial.candidate else self._batched
+        trial, incumbent = self._record([query]), self.models.incumbent
+        batched = self._batched if model is incumbent else self._batched_apart
         asked = (model, query, current())
-        return await guarded(trial, model, lambda: batched(asked), lambda answer: nothing_in_any([answer], [query]))
+        return await guarded(
+            trial, model, incumbent, lambda: batched(asked), lambda answer: nothing_in_any([answer], [query])
+        )
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _batched(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
-        return await self._together(asked)
+    async def _batched(self, asked: list[Asked]) -> list[Recommendation]:
+        return await self._together(asked, self.settings.timeout_s + GIVE_UP_S)
 
     @ray_serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _batched_candidate(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
-        """Apart from the others, so that a slow candidate holds up nobody."""
-        return await self._together(asked)
+    async def _batched_apart(self, asked: list[Asked]) -> list[Recommendation]:
+        """Of models that are not the incumbent, so that a slow one holds up nobody."""
+        return await self._together(asked, deadline_of(self._trial))
 
-    async def _together(self, asked: list[tuple[Served, Query, Record]]) -> list[Recommendation]:
+    async def _together(self, asked: list[Asked], deadline_s: float) -> list[Recommendation]:
+        """Nobody waits longer than `deadline_s`: a batch that is stuck must not keep the next one from its turn."""
         found: dict[int, Recommendation] = {}
         started = time.perf_counter()
         for model in {id(model): model for model, _, _ in asked}.values():
             places = [place for place, (other, _, _) in enumerate(asked) if other is model]
-            answers = await self._ask(model, [asked[place][1] for place in places])
+            async with asyncio.timeout(deadline_s):
+                answers = await self._ask(model, [asked[place][1] for place in places])
             found |= dict(zip(places, answers, strict=True))
         for _, _, record in asked:
             record.model_s, record.batch_size = time.perf_counter() - started, len(asked)
@@ -129,22 +138,37 @@ class Endpoint:
         trial = self._record(queries)
         current().batch_size += len(queries)
         return await guarded(
-            trial, model, lambda: self._ask(model, queries), lambda found: nothing_in_any(found, queries)
+            trial,
+            model,
+            self.models.incumbent,
+            lambda: self._ask(model, queries),
+            lambda found: nothing_in_any(found, queries),
         )
 
+    def refused(self, model: Served, reason: str) -> None:
+        """See `Backend.refused`."""
+        if self._trial is not None:
+            self._trial.live(model, 0.0, reason)
+
     async def _ask(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        """In a thread, so that probes are answered meanwhile; a candidate has its own, for it may be stuck."""
-        trial = self.follower.trial if self.follower else None
-        workers = self.trial_workers if trial and model is trial.candidate else self.workers
-        return await workers.run(model.recommender.answer, queries)
+        """In a thread where that takes long, so that probes are answered meanwhile; who is no incumbent has threads of
+        its own, for it may be stuck."""
+        workers = self.workers
+        if model is not self.models.incumbent:
+            workers = self._apart.setdefault(model, Workers(trusting=False))
+        return await workers.rank(model, queries)
+
+    @property
+    def _trial(self) -> Trial | None:
+        """The one that runs."""
+        return self.follower.trial if self.follower else None
 
     def _record(self, queries: Sequence[Query]) -> Trial | None:
         """Keep the queries for trials; returns the one that runs."""
-        if self.follower is None:
-            return None
-        for query in queries:
-            self.follower.recorder.add(query)
-        return self.follower.trial
+        if self.follower is not None:
+            for query in queries:
+                self.follower.recorder.add(query)
+        return self._trial
 
     async def check_health(self) -> None:
         """Rank once, and show the metrics to the other replicas.
@@ -168,7 +192,10 @@ def build(
     line: str | None = None,
     histories: HistorySource = NO_EVENTS,
     keeping: ItemKeeping | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> Any:
-    """The Ray Serve application for an artifact, or for a line of releases."""
+    """The Ray Serve application for an artifact, or for a line of releases; `resources` say where replicas run."""
     deployment: Any = Endpoint  # the decorator is not typed
-    return deployment.options(num_replicas=replicas).bind(artifact, settings.model_dump(), line, histories, keeping)
+    place = {"num_cpus": 1, "resources": dict(resources or {})}
+    placed = deployment.options(num_replicas=replicas, ray_actor_options=place)
+    return placed.bind(artifact, settings.model_dump(), line, histories, keeping)

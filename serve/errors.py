@@ -25,6 +25,7 @@ CODES: Final = {
     503: "loading",
     504: "timeout",
 }
+BUSY: Final = "too many requests at once; try again in {} s"
 
 
 class ApiError(HTTPException):

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from components.errors import DistilrecError
 from serve.item_source import ItemEncoder, ItemSource, item_source
 from serve.item_store import ItemStore, KeptItem
 from serve.models import Growth, Models, Served
+from serve.trouble import Trouble
 
 logger = logging.getLogger("distilrec.serve")
 POLL_S: Final = 0.5
@@ -47,16 +49,16 @@ class Growing:
     ) -> None:
         self.store, self.encoder, self.why_no_text = store, encoder, why_no_text
         self._encode, self._turn = encode, threading.Lock()
-        self._sources: dict[str, ItemSource] = {}
-        self._trouble = ""
+        self._sources: WeakKeyDictionary[Served, ItemSource] = WeakKeyDictionary()  # they go with their models
+        self._looking = Trouble(logger, "new items cannot be taken up from their store")
 
     def source(self, served: Served) -> ItemSource:
         """How a loaded model takes new items; read once per artifact, and files are read then."""
-        name = str(served.recommender.folder)
-        if name not in self._sources:
+        source = self._sources.get(served)
+        if source is None:
             run = None if self.encoder is None else self.encoder.run
-            self._sources[name] = item_source(served.recommender, run)
-        return self._sources[name]
+            source = self._sources[served] = item_source(served.recommender, run)
+        return source
 
     def text_columns(self, source: ItemSource) -> list[str]:
         """The columns of which a text is made; empty where texts cannot be read for this model."""
@@ -90,14 +92,8 @@ class Growing:
 
     def look(self, models: Iterable[Served]) -> None:
         """The same, for whom nobody waits: a store that cannot be read is logged once, and models stay as they are."""
-        try:
+        with self._looking.kept():
             self.catch_up(models)
-            trouble = ""
-        except DistilrecError as error:
-            trouble = str(error)
-        if trouble != self._trouble:
-            logger.warning("new items: %s", trouble or "their store can be read again")
-        self._trouble = trouble
 
     async def watch(self, models: Callable[[], Models]) -> None:
         """Take up what other replicas added, until it is cancelled."""

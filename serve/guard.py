@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.admission import Admission
-from serve.errors import ApiError, error_response
+from serve.errors import BUSY, ApiError, error_response
+from serve.haproxy import LIMIT
 from serve.keys import Keys, expected, given_key
 from serve.logs import AccessLog
 from serve.record import Record, begin
@@ -68,7 +69,8 @@ class Guard:
                 spent = (
                     f"total;dur={(time.perf_counter() - record.started) * 1000:.2f}"  # milliseconds; browsers show it
                 )
-                message["headers"] = [*message.get("headers", ()), (b"server-timing", spent.encode())]
+                told = ((b"server-timing", spent.encode()), (LIMIT.lower().encode(), b"%d" % self.admission.limit))
+                message["headers"] = [*message.get("headers", ()), *told]
             await send(message)
 
         method, path = scope["method"], scope["path"]
@@ -103,7 +105,7 @@ class Guard:
                 raise ApiError(401, expected(headers), headers={"WWW-Authenticate": "Bearer"})
         if path not in PROBES and self.admission.full():
             retry = {"Retry-After": str(settings.retry_after_s)}
-            raise ApiError(429, f"too many requests at once; try again in {settings.retry_after_s} s", headers=retry)
+            raise ApiError(429, BUSY.format(settings.retry_after_s), headers=retry)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > settings.max_body_bytes:
             raise self._too_large()

@@ -1,18 +1,24 @@
 """HAProxy instead of Ray Serve's own proxy: many times less CPU per request, but too open as it comes, so it is fenced.
 
-Ray Serve binds HAProxy's statistics and metrics to all interfaces, and lets clients take for ever to send the head of a
-request; it has no setting for either. The binary that it starts is therefore a small script that changes these lines of
-the configuration and then becomes HAProxy.
+Ray Serve binds HAProxy's statistics and metrics to all interfaces, lets clients take for ever to send the head of a
+request, and hands a flood of requests on to the replicas, where refusing one costs most of what answering does; it has
+no setting for any of it. Here replicas say how many requests they can take, and once one of them had to refuse, the
+proxy refuses what is more for as long as that lasts. The binary that Ray Serve starts is therefore a small script that
+changes these lines of the configuration and then becomes HAProxy.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import socket
 import subprocess
 from pathlib import Path
 from typing import Final
+
+from serve.errors import BUSY, CODES
+from serve.settings import Settings
 
 HEAD_S: Final = 10  # for the head of a request
 IDLE_S: Final = 60  # without a byte from the client
@@ -21,10 +27,28 @@ FENCE: Final = """#!/bin/sh
 previous=
 for argument in "$@"; do
   [ "$previous" = "-f" ] && sed -i -E -e 's/bind [*]?:([0-9]+)/bind 127.0.0.1:\\1/' \\
-    -e 's/^( *)option log-health-checks/&\\n\\1timeout http-request {head_s}s/' "$argument"
+    -e 's/^( *)option log-health-checks/&\\n\\1timeout http-request {head_s}s/' \\
+    -e '/http-reuse always/r '{limits} -e '/^global/r '{state} "$argument"
   previous=$argument
 done
 exec {haproxy} "$@"
+"""
+LIMIT: Final = "X-In-Flight-Limit"  # in answers of replicas: how many requests the proxy may give each at once
+REFUSED_FOR_S: Final = 2  # after somebody was refused, the proxy refuses in the replicas' place
+PROBES: Final = "/healthz /readyz /metrics"  # never refused
+STATE: Final = """  set-var proc.until int(0)
+  set-var proc.limit int(0)
+"""
+LIMITS: Final = """    http-response set-var(proc.limit) res.hdr({limit}),add(0) if {{ res.hdr({limit}) -m found }}
+    http-response set-var(proc.until) date({for_s}) if {{ status 429 }}
+    http-response del-header {limit}
+    http-request set-var(txn.busy) be_conn
+    acl overloaded date,sub(proc.until) lt 0
+    acl no_room nbsrv,mul(proc.limit),sub(txn.busy) lt 0
+    acl probe path_end {probes}
+    http-request set-var(proc.until) date({for_s}) if overloaded no_room !probe {{ nbsrv gt 0 }}
+    http-request return status 429 content-type application/json string '{body}' hdr Retry-After {retry_s} \
+hdr X-Request-ID %[uuid] if overloaded no_room !probe {{ nbsrv gt 0 }}
 """
 
 
@@ -40,20 +64,23 @@ def binary() -> Path | None:
     return path if done.returncode == 0 else None
 
 
-def environment(haproxy: Path, folder: Path, answer_s: float = 20.0) -> dict[str, str]:
+def environment(haproxy: Path, folder: Path, settings: Settings) -> dict[str, str]:
     """What must be set before Ray starts.
 
     Args:
         haproxy: the binary.
         folder: private to this instance; its state files go here, their default place is shared by all users.
-        answer_s: what the application allows a request, body and answer; a replica that takes longer stands still.
+        settings: what the application allows a request, body and answer, for a replica that takes longer stands still;
+            and after how many seconds who is refused may come again.
     """
+    answer_s = settings.body_timeout_s + settings.timeout_s
     ports = _free_ports(3)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        STARTED_WITH: str(_fenced(haproxy, folder)),
+        "RAY_worker_niceness": "0",  # as the proxy, which would take 25 times the share of a replica in a flood
+        STARTED_WITH: str(_fenced(haproxy, folder, settings)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[0]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[1]),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[2]),  # by default the same for all endpoints
@@ -70,9 +97,15 @@ def environment(haproxy: Path, folder: Path, answer_s: float = 20.0) -> dict[str
     }
 
 
-def _fenced(haproxy: Path, folder: Path) -> Path:
-    script = folder / "haproxy"
-    script.write_text(FENCE.format(haproxy=shlex.quote(str(haproxy)), head_s=HEAD_S), encoding="utf-8")
+def _fenced(haproxy: Path, folder: Path, settings: Settings) -> Path:
+    script, limits, state = folder / "haproxy", folder / "limits.cfg", folder / "state.cfg"
+    state.write_text(STATE, encoding="utf-8")
+    body = json.dumps({"code": CODES[429], "message": BUSY.format(settings.retry_after_s), "field": None})
+    rules = LIMITS.format(body=body, retry_s=settings.retry_after_s, limit=LIMIT, for_s=REFUSED_FOR_S, probes=PROBES)
+    limits.write_text(rules, encoding="utf-8")
+    places = {"haproxy": haproxy, "limits": limits, "state": state}
+    quoted = {name: shlex.quote(str(path)) for name, path in places.items()}
+    script.write_text(FENCE.format(**quoted, head_s=HEAD_S), encoding="utf-8")
     script.chmod(0o700)
     return script
 

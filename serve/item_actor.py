@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
@@ -15,16 +16,27 @@ from serve.growing import Growing
 from serve.item_source import ItemEncoder, ItemKeeping
 from serve.item_store import ItemStore
 
+KEPT: Final = 8  # results of calls
+
 
 class Reader:
-    """Holds the encoder; Ray runs it as an actor."""
+    """Holds the encoder; Ray runs it as an actor, one call after the other.
+
+    The latest results are kept: a client whose time was up sends the same texts again, to any replica.
+    """
 
     def __init__(self, encoder: ItemEncoder) -> None:
         self.encoder = encoder
+        self._latest: dict[str, dict[str, Tensor]] = {}  # oldest first
 
     def vectors(self, texts: list[Mapping[str, str]]) -> dict[str, Tensor]:
         """See `ItemEncoder.vectors`."""
-        return self.encoder.vectors(texts)
+        key = json.dumps([dict(text) for text in texts], sort_keys=True)
+        found = self._latest.pop(key, None)
+        self._latest[key] = self.encoder.vectors(texts) if found is None else found
+        if len(self._latest) > KEPT:
+            del self._latest[next(iter(self._latest))]
+        return self._latest[key]
 
 
 class SharedReader:

@@ -62,6 +62,7 @@ class ItemStore:
         self.path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
 
     def add(self, teachers: str, items: Sequence[KeptItem]) -> list[str]:
         """Keep items durably: they are on the disk when this returns.
@@ -99,12 +100,14 @@ class ItemStore:
         with self._open(make=False) as connection:
             if connection is None:
                 return [], []
-            where = "number > ? AND number <= ? AND teachers"
             rows = connection.execute(
-                f"SELECT item_id, title, texts, vectors FROM items WHERE {where} = ? ORDER BY number",
+                "SELECT item_id, title, texts, vectors FROM items "
+                "WHERE number > ? AND number <= ? AND teachers = ? ORDER BY number",
                 (after, last, teachers),
             ).fetchall()
-            others = connection.execute(f"SELECT item_id FROM items WHERE {where} <> ?", (after, last, teachers))
+            others = connection.execute(
+                "SELECT item_id FROM items WHERE number > ? AND number <= ? AND teachers <> ?", (after, last, teachers)
+            )
             return [self._item(row) for row in rows], [str(row[0]) for row in others]
 
     def close(self) -> None:
@@ -125,8 +128,8 @@ class ItemStore:
         """The connection, for one thread at a time; None where there is no file and none is made."""
         with self._lock:
             try:
-                if self._connection is not None and not self.path.is_file():
-                    raise StorageError(f"{self.path}: was removed while serving; start the endpoint again")
+                if self._connection is not None and self._inode() != self._opened:  # its numbers are others
+                    raise StorageError(f"{self.path}: was removed or replaced while serving; start the endpoint again")
                 if self._connection is None and (make or self.path.is_file()):
                     self._connection = self._connected()
                 yield self._connection
@@ -147,4 +150,13 @@ class ItemStore:
         except BaseException:
             connection.close()
             raise
+        self._opened = self._inode()
         return connection
+
+    def _inode(self) -> tuple[int, int] | None:
+        """What tells the file from another one at its path; None where there is none."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino

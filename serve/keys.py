@@ -132,9 +132,10 @@ def new_key(name: str, file: Path | None = None) -> tuple[str, str]:
         if file.exists() and file.stat().st_size and name in read_keys(file):
             raise ConfigError(f"keys file {file}: has a key {name!r} already; choose another name, or remove its line")
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "a", encoding="utf-8") as opened:
-                opened.write(line + "\n")
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "a+b") as opened:
+                whole = not opened.tell() or (opened.seek(-1, os.SEEK_END), opened.read(1))[1] == b"\n"
+                opened.write(("" if whole else "\n").encode() + f"{line}\n".encode())
         except OSError as error:
             raise ConfigError(f"keys file {file}: cannot be written ({error.strerror})") from error
     return key, line

@@ -13,6 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
 
+from components.errors import DistilrecError
 from serve.record import Record
 from serve.settings import Settings
 
@@ -94,9 +95,17 @@ class AccessLog:
 
 def told(error: BaseException) -> dict[str, Any]:
     """An error, where it happened, and its message unless that may quote a request."""
-    message = "(not shown: it may quote the request)" if isinstance(error, QUOTING) else str(error)[:SHOWN]
     frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
-    return {"error": type(error).__name__, "message": message, "traceback": frames}
+    return {"error": type(error).__name__, "message": _message(error), "traceback": frames}
+
+
+def spoken(error: BaseException) -> str:
+    """An error in words, for reports and reasons; without its message where that may quote a request."""
+    return str(error) if isinstance(error, DistilrecError) else f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    return "(not shown: it may quote the request)" if isinstance(error, QUOTING) else str(error)[:SHOWN]
 
 
 def _about(record: Record, method: str, path: str) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from components.recommender import Recommender
 from serve.errors import ApiError
+from serve.pace import Pace
 
 BUCKETS: Final = 10_000  # the finest share of traffic is a hundredth of a percent
 
@@ -35,11 +36,13 @@ class Served:
         version: of its release, such as ``"v0003"``; the hash of its tensors where it is no release.
         recommender: what answers. It never changes; where items are added, a grown one takes its place as a whole.
         growth: items that were added while serving.
+        pace: what its rankings were seen to cost.
     """
 
     version: str
     recommender: Recommender
     growth: Growth = Growth()
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def name(self) -> str:

@@ -47,7 +47,7 @@ class Settings(BaseModel):
     loopback_only: bool = True
     max_body_bytes: int = Field(default=1_000_000, ge=1)
     max_in_flight: int = Field(default=512, ge=1)
-    target_wait_s: float = Field(default=0.1, gt=0)
+    target_wait_s: float = Field(default=0.03, gt=0)
     retry_after_s: int = Field(default=1, ge=1)
     body_timeout_s: float = Field(default=10.0, gt=0)
     timeout_s: float = Field(default=10.0, gt=0)

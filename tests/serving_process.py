@@ -24,8 +24,9 @@ class Served:
     def __init__(self, run: Path, proxy: str = "auto", replicas: int = 1) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        call = f"serve(Path({str(run)!r}), port={self.port}, replicas={replicas}, proxy={proxy!r})"
-        code = f"from pathlib import Path; from pipelines.serving.endpoint import serve; {call}"
+        options = f"ServeOptions(port={self.port}, replicas={replicas}, proxy={proxy!r})"
+        call = f"serve(Path({str(run)!r}), {options})"
+        code = f"from pathlib import Path; from pipelines.serving.command import ServeOptions, serve; {call}"
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
         environment.pop("RAY_ADDRESS", None)
         self.process = subprocess.Popen(

@@ -9,7 +9,9 @@ ValueError: connections must be at least 1, got 0
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -126,3 +128,43 @@ class Load:
         if self.client == "wrk" or (self.client == "auto" and self._fits_wrk and shutil.which("wrk")):
             return wrk.run(self)
         return sockets.run(self)
+
+
+class Meanwhile(AbstractContextManager["Meanwhile"]):
+    """A load that lasts as long as its block does, by the client in Python.
+
+    >>> with Meanwhile(Load(url, body, connections=4, seconds=300)) as visitors:   # doctest: +SKIP
+    ...     release_something()
+    >>> visitors.result.success                                                    # doctest: +SKIP
+
+    Args:
+        load: its `seconds` are the most that the block may take.
+
+    Attributes:
+        result: when the block has ended.
+
+    Raises:
+        RuntimeError: at the end of a block that took longer: the load was over before it.
+    """
+
+    result: LoadResult
+
+    def __init__(self, load: Load) -> None:
+        self._load, self._stop = load, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Meanwhile:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        over = not self._thread.is_alive()
+        self._stop.set()
+        self._thread.join()
+        if over and kind is None:
+            raise RuntimeError(f"the load was over before its block: that took longer than {self._load.seconds:g} s")
+
+    def _run(self) -> None:
+        from benchmarks.serving import sockets
+
+        self.result = sockets.run(self._load, self._stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -78,6 +79,7 @@ class _Run:
 
     load: Load
     requests: list[bytes]
+    stop: threading.Event
     free: list[Connection] = field(default_factory=list)
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     seconds: list[float] = field(default_factory=list)
@@ -124,13 +126,13 @@ class _Run:
         return connection
 
 
-def run(load: Load) -> LoadResult:
-    """Run the load in an event loop of its own."""
-    return asyncio.run(_run(load))
+def run(load: Load, stop: threading.Event | None = None) -> LoadResult:
+    """Run the load in an event loop of its own, until `stop` at the latest."""
+    return asyncio.run(_run(load, stop or threading.Event()))
 
 
-async def _run(load: Load) -> LoadResult:
-    run = _Run(load, [_request(load, body) for body in load.bodies])
+async def _run(load: Load, stop: threading.Event) -> LoadResult:
+    run = _Run(load, [_request(load, body) for body in load.bodies], stop)
     started = time.perf_counter()
     await (_closed(run, started) if load.rate is None else _open(run, started, load.rate))
     seconds = time.perf_counter() - started
@@ -142,7 +144,7 @@ async def _run(load: Load) -> LoadResult:
 
 async def _closed(run: _Run, started: float) -> None:
     async def again() -> None:
-        while (now := time.perf_counter()) - started < run.load.seconds:
+        while (now := time.perf_counter()) - started < run.load.seconds and not run.stop.is_set():
             await run.one(now)
 
     await asyncio.gather(*(again() for _ in range(run.load.connections)))
@@ -155,6 +157,8 @@ async def _open(run: _Run, started: float, rate: float) -> None:
         due = started + number / rate
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
+        if run.stop.is_set():
+            break
         await slots.acquire()
         task = asyncio.create_task(run.one(due))
         running.add(task)

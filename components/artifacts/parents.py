@@ -21,7 +21,7 @@ def unchanged_parent(run: Path, artifact: Path, node: str) -> Path:
     if not (folder / MANIFEST_FILE).is_file():
         raise UserError(f"{folder}: missing; give the folder of the whole run, or run `distilrec run CONFIG` again")
     found = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
-    if found != read_manifest(artifact)["parents"].get(node):
+    if found != read_manifest(artifact).get("parents", {}).get(node):
         raise ArtifactError(f"{folder}: was made again since the export; run `distilrec export CONFIG` first")
     verify(folder)
     return folder

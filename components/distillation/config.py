@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,19 +19,13 @@ class DistillationConfig(BaseModel):
     temperature: float = Field(0.5, gt=0, description="tau of Eq. 1 for every teacher without its own")
     temperatures: dict[str, float] = Field(default_factory=dict, description="tau by teacher")
     student_temperature: float = Field(1.0, gt=0, description="divides the student's scores in the distillation loss")
-    weights: Literal["consistency", "soft", "average", "default"] = Field(
+    weights: Literal["consistency", "average", "default"] = Field(
         "consistency",
-        description="consistency: drop the teacher that disagrees; soft: lower the weight of each by how much it "
-        "disagrees; default: base weights; average: 1 / K",
+        description="consistency: drop the teacher that disagrees; default: base weights; average: 1 / K",
     )
-    base_weights: Literal["strength", "uniform", "learned"] = Field(
-        "strength", description="strength: validation NDCG@10; learned: the mixture that best predicts validation items"
-    )
+    base_weights: Literal["strength", "uniform"] = Field("strength", description="strength: validation NDCG@10")
     epsilon: float | Literal["auto"] = Field("auto", description="threshold on disagreement; auto: 0.8-quantile")
-    scale: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto", description="of soft weights: excess disagreement that divides a weight by e; auto: its median"
-    )
-    calibration_batches: int = Field(20, ge=1, description="batches of the first epoch that set epsilon and scale")
+    calibration_batches: int = Field(20, ge=1, description="batches of the first epoch that set epsilon")
     direction: Direction = Field("p||q", description="p||q: KL(student || teacher) as written; q||p: the usual one")
     candidates: Literal["batch", "all"] = Field("batch", description="which items the distributions run over")
     seen: Literal["keep", "drop"] = Field(

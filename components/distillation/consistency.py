@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 KEPT = -1  # no teacher is dropped
-SMALLEST_SCALE = 1e-12  # far below any disagreement that is not a rounding error
 
 
 class Weights(NamedTuple):
@@ -76,31 +75,6 @@ def consistency_weights(scores: Tensor, weights: Tensor, epsilon: float) -> Weig
     return Weights(torch.where(triggered, moved, chosen), conf, dropped)
 
 
-def soft_weights(scores: Tensor, weights: Tensor, scale: float) -> Weights:
-    """Let every teacher count less the more it disagrees, instead of dropping one (not in the paper)::
-
-        what_ik = w_k exp(-conf_ik / scale) / sum over k' of w_k' exp(-conf_ik' / scale)
-
-    What all teachers of an instance have in common cancels out, so that only excess disagreement counts.
-
-    Args:
-        scores: (K, B, T) distributions.
-        weights: (K,) base weights, sum 1.
-        scale: excess disagreement that divides a weight by e; inf keeps the base weights, as do teachers that agree.
-            Two teachers always disagree equally.
-    """
-    conf = disagreement(scores)
-    excess = conf - conf.amin(dim=0)  # (K, B), 0 for the teacher that agrees most
-    logits = weights.to(scores).log()[:, None] - excess / max(scale, SMALLEST_SCALE)
-    return Weights(logits.softmax(dim=0), conf, torch.full(conf.shape[1:], KEPT, device=scores.device))
-
-
-def excess_disagreement(scores: Tensor) -> Tensor:
-    """(K, B, T) distributions -> (B,) by how much the teacher that disagrees most does so more than the one least."""
-    conf = disagreement(scores)
-    return conf.amax(dim=0) - conf.amin(dim=0)
-
-
 def fuse(scores: Tensor, weights: Tensor) -> Tensor:
     """Eq. 3: (K, B, T) distributions and (K, B) weights -> (B, T) fused distribution q, rows sum to 1."""
     fused = torch.einsum("kbt,kb->bt", scores, weights)
@@ -108,8 +82,5 @@ def fuse(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 def calibrate(values: Tensor, quantile: float = 0.8) -> float:
-    """The `quantile` of a disagreement that was taken of every instance seen so far (n,); inf where there is none.
-
-    Epsilon is that of the largest of an instance, the scale of soft weights that of the excess.
-    """
+    """The `quantile` of the largest disagreement of every instance seen so far (n,); inf where there is none."""
     return float(torch.quantile(values.float()[: 1 << 24], quantile)) if len(values) else float("inf")

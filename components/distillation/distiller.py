@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +16,7 @@ from components.distillation.consistency import (
     calibrate,
     consistency_weights,
     disagreement,
-    excess_disagreement,
     fuse,
-    soft_weights,
 )
 from components.distillation.geometry import fused_similarities, geometry_loss, sample_items
 from components.distillation.losses import kd_loss, seen_candidates, unique_candidates
@@ -65,7 +62,7 @@ class Distiller:
         student: any `Ranker`.
         cache: the teachers.
         names: their names, in the order of `cache`.
-        strengths: their validation NDCG@10, or what else their base weights are in proportion to.
+        strengths: their validation NDCG@10, to which base weights are in proportion.
         config: how they are fused.
         item_embedding: the student's item vectors, which `item_geometry` moves; None where it has none.
 
@@ -91,8 +88,8 @@ class Distiller:
         self.item_embedding = item_embedding
         uniform = config.base_weights == "uniform" or config.weights == "average"
         self.weights = base_weights([1.0] * len(self.names) if uniform else strengths)
-        self.epsilon = self._start("consistency", config.epsilon)
-        self.scale = self._start("soft", config.scale)
+        unknown = config.weights != "consistency" or config.epsilon == "auto"
+        self.epsilon = float("inf") if unknown else float(config.epsilon)  # inf drops nobody
         self.tally = Tally()
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -113,7 +110,7 @@ class Distiller:
     def distillation_loss(self, states: Tensor, batch: Batch) -> Tensor:
         """L_KD (Eq. 5) over the batch, or over an even sample of at most ``max_instances`` of it."""
         scores, candidates, step = self.teacher_scores(batch)
-        decided = self._decide(scores)
+        decided = consistency_weights(scores, self.weights, self.epsilon)
         self.tally.add(decided)
         student_scores = self.student.head.scores(states[::step], candidates) / self.config.student_temperature
         return kd_loss(student_scores, fuse(scores, decided.weights), self.config.direction)
@@ -144,14 +141,11 @@ class Distiller:
 
     @torch.no_grad()
     def calibrate(self, batches: Sequence[Batch]) -> None:
-        """Set epsilon or scale from training batches where it is "auto"; teachers alone decide, so it is done once."""
-        if len(self.cache) <= 2:
-            return  # they disagree equally
+        """Set epsilon from training batches where it is "auto"; teachers alone decide, so it is done once."""
+        if len(self.cache) <= 2 or self.config.weights != "consistency" or self.config.epsilon != "auto":
+            return  # two disagree equally
         scores = (self.teacher_scores(batch)[0] for batch in batches)
-        if self.config.weights == "consistency" and self.config.epsilon == "auto":
-            self.epsilon = calibrate(torch.cat([disagreement(some).amax(dim=0) for some in scores]))
-        if self.config.weights == "soft" and self.config.scale == "auto":
-            self.scale = calibrate(torch.cat([excess_disagreement(some) for some in scores]), quantile=0.5)
+        self.epsilon = calibrate(torch.cat([disagreement(some).amax(dim=0) for some in scores]))
 
     def report(self) -> dict[str, object]:
         """Weights and drops by teacher, for ``distillation.json``."""
@@ -166,16 +160,6 @@ class Distiller:
             "base_weights": dict(zip(self.names, self.weights.tolist(), strict=True)),
             "base_weights_from": self.config.base_weights if self.config.weights != "average" else "uniform",
             "epsilon": self.epsilon if self.epsilon != float("inf") else None,
-            "scale": self.scale if self.scale != float("inf") else None,
             "instances": self.tally.instances,
             **{key: dict(zip(self.names, (value / count).tolist(), strict=False)) for key, value in sums.items()},
         }
-
-    def _decide(self, scores: Tensor) -> Weights:
-        if self.config.weights == "soft":
-            return soft_weights(scores, self.weights, self.scale)
-        return consistency_weights(scores, self.weights, self.epsilon)
-
-    def _start(self, weights: str, value: float | Literal["auto"]) -> float:
-        """The threshold or scale before calibration; inf, which changes no weight, where it is unused or unknown."""
-        return float("inf") if self.config.weights != weights or value == "auto" else value

@@ -83,12 +83,11 @@ class SequentialStudent(Ranker):
     def independent_states(self, batch: Batch) -> Tensor:
         """(B, D) states after every row, none of which changes another; a transformer encodes them together.
 
-        Compressed item vectors are products themselves, which change with the number of items: those rows stay alone.
+        Compressed item vectors that are not kept as a table are products themselves, which change with the number of
+        items: those rows stay alone.
         """
         network = self.network
-        if not (isinstance(network, TransformerEncoder) and can_pack(network)):
-            return super().independent_states(batch)
-        if not isinstance(self.item_embedding, FullEmbedding):
+        if not (isinstance(network, TransformerEncoder) and can_pack(network) and _only_looks_up(self.item_embedding)):
             return super().independent_states(batch)
         columns = torch.arange(batch.items.shape[1], device=batch.items.device)
         items = batch.items[columns < batch.lengths[:, None]]  # (M,)
@@ -97,6 +96,13 @@ class SequentialStudent(Ranker):
     def item_tensors(self) -> list[ItemTensor]:
         """The item embedding, with which states are compared too."""
         return plain_table("item_embedding", self.item_embedding, self.head)
+
+
+def _only_looks_up(embedding: nn.Module) -> bool:
+    """Whether item vectors are read from a table, so that they do not depend on what else is read."""
+    if isinstance(embedding, BlockEmbedding):
+        return embedding.dense() is not None
+    return isinstance(embedding, FullEmbedding)
 
 
 def plain_table(name: str, embedding: nn.Module, head: OutputHead) -> list[ItemTensor]:

@@ -74,7 +74,7 @@ def places(search: Search) -> int:
     if cluster_address(cluster, os.environ) is None:
         cpus = min(cpus, os.cpu_count() or 1)
     found = cpus / cluster.cpus_per_worker
-    if training_gpu(cluster):
+    if training_gpu(cluster, "students"):
         found = min(found, float(resources.get("GPU", 0.0)) / cluster.gpus_per_worker)
     return max(1, int(found))
 
@@ -102,8 +102,8 @@ def run_search(
     inner = OptunaSearch(metric=metric, mode=mode, seed=search.seed, points_to_evaluate=again or None)
     begun = {record.key: record.number for record in read_records(search.trials)}
     searcher = WithinBudget(inner, search, scale, begun)
-    resources = {"CPU": cluster.cpus_per_worker}
-    if training_gpu(cluster):
+    resources = {"CPU": cluster.cpus_per_worker, **cluster.placement.students}
+    if training_gpu(cluster, "students"):
         resources["GPU"] = cluster.gpus_per_worker
     threads = max(1, int(cluster.cpus_per_worker))
     trainable = tune.with_parameters(_train, search=search, threads=threads, data=_shared_data(search))

@@ -48,8 +48,9 @@ def serve(
     def start() -> None:
         from components.recommender import Retrieval
         from components.streaming import is_stream
+        from pipelines.serving.command import ServeOptions
+        from pipelines.serving.command import serve as serve_forever
         from pipelines.serving.endpoint import Proxy
-        from pipelines.serving.endpoint import serve as serve_forever
         from pipelines.serving.stream_endpoint import serve_stream
         from serve.settings import AccessLog
 
@@ -63,20 +64,20 @@ def serve(
             given = (replicas, cast(Proxy, proxy), histories, keys, cast(AccessLog, access_log), timeout)
             serve_stream(run_folder, host, port, *given)
             return
-        serve_forever(
-            run_folder,
+        options = ServeOptions(
             host,
             port,
             replicas,
-            proxy=cast(Proxy, proxy),
-            histories=histories,
-            keys=keys,
-            access_log=cast(AccessLog, access_log),
-            timeout_s=timeout,
-            item_encoders=item_encoders,
-            retrieval=cast(Retrieval, retrieval),
-            min_recall=min_recall,
+            cast(Proxy, proxy),
+            histories,
+            keys,
+            cast(AccessLog, access_log),
+            timeout,
+            item_encoders,
+            cast(Retrieval, retrieval),
+            min_recall,
         )
+        serve_forever(run_folder, options)
 
     act(start)
 

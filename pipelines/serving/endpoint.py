@@ -1,147 +1,30 @@
-"""``distilrec serve``: an artifact behind an HTTP endpoint, on Ray Serve."""
+"""An artifact or a line of releases behind an HTTP endpoint, on Ray Serve."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shlex
 import shutil
-import signal
-import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from rich.console import Console
-
 from components.errors import StageError, UserError
-from components.recommender import MIN_RECALL, Recommender, Retrieval
-from components.schema import MANIFEST_FILE
-from pipelines.served import find_artifact
-from pipelines.serving.histories import check_histories, find_histories
-from pipelines.serving.item_encoder import item_keeping, items_notice
 from serve import haproxy, request_ids
 from serve.histories.source import NO_EVENTS, HistorySource
 from serve.item_source import ItemKeeping
-from serve.keys import Keys
-from serve.loading import load
 from serve.release.controller import driven
-from serve.release.line import Line, line_of
-from serve.settings import KEY_VARIABLE, AccessLog, Settings, access
+from serve.release.line import Line
+from serve.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.config import ClusterConfig
 
 PROXY_START_S: Final = "60"
 Proxy = Literal["auto", "haproxy", "plain"]
-
-
-def serve(
-    run: Path,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    replicas: int = 1,
-    *,
-    proxy: Proxy = "auto",
-    histories: str | None = None,
-    keys: Path | None = None,
-    access_log: AccessLog = "json",
-    timeout_s: float = 10.0,
-    item_encoders: Path | None = None,
-    retrieval: Retrieval = "exact",
-    min_recall: float = MIN_RECALL,
-    block: bool = True,
-) -> None:
-    """Serve an artifact until Ctrl-C or SIGTERM, then stop after the requests in flight are answered.
-
-    Args:
-        run: a run or an artifact, see `pipelines.served.find_artifact`.
-        host: where to listen; anything but loopback needs `keys` or an API key in the environment (DISTILREC_API_KEY).
-        port: where to listen.
-        replicas: processes that answer.
-        proxy: ``"haproxy"`` is many times cheaper per request, ``"plain"`` is Ray Serve's own; ``"auto"`` takes HAProxy
-            where it works.
-        histories: where events are kept, see `pipelines.serving.histories.find_histories`.
-        keys: a file of API keys, see `serve.keys.read_keys`; changes of it count without a restart.
-        access_log: ``"json"`` writes a line per request into the logs, see `log_folder`.
-        timeout_s: how long an answer may take.
-        item_encoders: a run whose encoders and teachers read texts of new items; by default the run that is served.
-        retrieval: ``"faiss"`` ranks candidates of an index alone; its recall is measured at the start.
-        min_recall: below which that does not start.
-        block: False returns as soon as the endpoint answers, and stops it; for checks.
-
-    Raises:
-        UserError: no artifact there, the port is taken, the host would be open to everybody, events have no place, or
-            approximate retrieval is not possible or finds too little.
-        ArtifactError: the artifact is corrupt, or answers otherwise than where it was made.
-        StageError: the endpoint does not start.
-    """
-    keys_file = str(keys.resolve()) if keys else None
-    settings = access(host, os.environ.get(KEY_VARIABLE), keys_file)
-    needs_key = Keys(settings).needed
-    check_port(host, port)
-    artifact = find_artifact(run)
-    logs = log_folder(run)
-    settings = settings.model_copy(
-        update={
-            "access_log": access_log,
-            "timeout_s": timeout_s,
-            "log_folder": str(logs) if logs else None,
-            "retrieval": retrieval,
-            "min_recall": min_recall,
-        }
-    )
-    known = load(artifact, retrieval, min_recall)  # before Ray starts, so that a corrupt artifact fails in a second
-    source = find_histories(run, artifact, histories)
-    out = Console(stderr=True, highlight=False)
-    if known.recall is not None:
-        out.print(str(known.recall), markup=False)
-    for said in check_histories(source, artifact):
-        out.print(said, markup=False)
-    out.print(f"starting {known.name} ({known.num_items:,} items) …", markup=False)
-    stdout, line, keeping = sys.stdout, line_of(run), item_keeping(artifact, source.events, item_encoders)
-    out.print(items_notice(known, keeping), markup=False)
-    with (
-        redirect_stdout(sys.stderr),  # Ray prints notices
-        endpoint(artifact, settings, host, port, replicas, proxy, line, source, keeping),
-    ):
-        stdout.write(greeting(known, host, port, needs_key=needs_key))
-        stdout.flush()
-        if block:
-            wait_for_signal()
-            out.print("stopping …")
-
-
-def log_folder(run: Path) -> Path | None:
-    """Where the replicas of `run` write their logs: ``RUN/logs``; None, which is standard error, where `run` is no run
-    folder or line but a sealed artifact, or cannot be written."""
-    folder = run.resolve() / "logs"
-    if (run / MANIFEST_FILE).exists():
-        return None
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise UserError unless `host`:`port` can be listened on now."""
-    try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(address[0], address[1]) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address[4])
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cannot listen on {host}:{port}: {reason}; choose another --port, or stop what uses it"
-        ) from error
 
 
 @contextmanager
@@ -164,7 +47,8 @@ def endpoint(
         host: where to listen.
         port: where to listen.
         replicas: processes that answer.
-        proxy: see `serve`.
+        proxy: ``"haproxy"`` is many times cheaper per request, ``"plain"`` is Ray Serve's own; ``"auto"`` takes HAProxy
+            where it works.
         line: a line of releases; replicas follow it, instead of `artifact`, and its releases are driven here.
         histories: where those of users are.
         keeping: where new items are kept and read; None where none are taken.
@@ -178,8 +62,14 @@ def endpoint(
 
         return build(str(artifact), known, replicas, str(line.folder) if line else None, histories, keeping)
 
-    with running(make, settings, host, port, replicas, proxy), driven(line) if line else nullcontext():
-        yield
+    if line is not None:
+        line.forget_replicas()  # those of an endpoint that is gone
+    try:
+        with running(make, settings, host, port, replicas, proxy), driven(line) if line else nullcontext():
+            yield
+    finally:
+        if line is not None:
+            line.forget_replicas()
 
 
 @contextmanager
@@ -201,8 +91,7 @@ def running(
     """
     folder = Path(tempfile.mkdtemp(prefix="dserve"))  # private (0700): sockets and state of the proxy
     try:
-        answer_s = settings.body_timeout_s + settings.timeout_s
-        os.environ.update(_proxy_environment(proxy, folder, answer_s))
+        os.environ.update(_proxy_environment(proxy, folder, settings))
         if not os.environ.get("RAY_ADDRESS"):
             settings = settings.model_copy(update={"metrics_folder": str(folder / "metrics")})
         from pipelines.ray_session import ray_session  # after the environment is set: Ray Serve reads it on import
@@ -213,7 +102,7 @@ def running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str, str]:
+def _proxy_environment(proxy: Proxy, folder: Path, settings: Settings) -> dict[str, str]:
     """The environment for the wanted proxy; empty where a running cluster is joined, which has its own."""
     if os.environ.get("RAY_ADDRESS") or "ray.serve" in sys.modules:
         return {}
@@ -228,7 +117,7 @@ def _proxy_environment(proxy: Proxy, folder: Path, answer_s: float) -> dict[str,
         if proxy == "haproxy":
             raise UserError("HAProxy does not run on this machine; use --proxy plain, or install ray[serve] on Linux")
         return common
-    return common | haproxy.environment(binary, folder, answer_s)
+    return common | haproxy.environment(binary, folder, settings)
 
 
 def _cluster(replicas: int) -> ClusterConfig:
@@ -275,23 +164,3 @@ def _reason(ray_serve: Any) -> str:
             if errors:
                 return str(errors[-1])
     return ""
-
-
-def greeting(recommender: Recommender, host: str, port: int, *, needs_key: bool = False) -> str:
-    """The address and a request that works: its history is the catalogue's three most frequent items."""
-    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
-    url = f"http://{shown}:{port}"
-    body = json.dumps({"history": recommender.item_ids[:3], "k": 5}, ensure_ascii=False)
-    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
-    return (
-        f"{recommender.name} answers at {url}   (try it there; API at {url}/docs; Ctrl-C stops)\n\n"
-        f"  curl -s {url}/v1/recommend -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}\n\n"
-    )
-
-
-def wait_for_signal() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    stop.wait()

@@ -11,11 +11,11 @@ from typing import Any, Final
 from components.artifacts.registry import Registry
 from components.errors import StageError, UserError
 from pipelines.served import find_artifact
-from serve.loading import load
-from serve.release.line import Line, Release, begin, finished
+from serve.release.line import Line, Release, begin, check_free, finished
 from serve.release.policy import Policy
 
 POLL_S: Final = 0.25
+SILENT_S: Final = 60.0  # after which replicas that report nothing are gone
 Say = Callable[[str], None]
 
 
@@ -47,19 +47,40 @@ def deploy(run: Path, line_folder: Path, policy: Policy, say: Say, *, trial: boo
         trial: False releases without shadow and canary.
 
     Raises:
-        UserError: no artifact there, or a release is under way.
+        UserError: no artifact there, a release is under way, or an endpoint that served a moment ago says nothing.
         ArtifactError: the artifact is corrupt or answers nothing; the line stays as it is.
         StageError: the endpoint stopped in the middle; the release goes on when it is started again.
     """
+    from serve.loading import load  # here: it loads PyTorch, and a rollback must not wait for that
+
     artifact, line = find_artifact(run), Line(line_folder.absolute())
     load(artifact)
     with line.locked():
+        if trial:
+            check_free(line)  # before a copy is made
+            _check_heard(line)
         version = _registered(line, artifact)
         if not line.exists or not trial or not line.reports():
             return _at_once(line, version, _why_at_once(line, trial))
         release = begin(line, version, policy, time.time())
     say(f"{version} is on trial against {release.incumbent}")
     return _followed(line, release, say)
+
+
+def _check_heard(line: Line) -> None:
+    """Replicas that were there a moment ago and report nothing now may be alive, and overloaded: what is released then
+    would reach everybody without a trial.
+
+    Raises:
+        UserError: there are such.
+    """
+    silent = line.silent(SILENT_S)
+    if silent and not line.reports():
+        ago = time.time() - max(report.time for report in silent)
+        raise UserError(
+            f"{line.folder}: its endpoint reported {ago:.0f} s ago and is silent since; wait until it reports again or "
+            f"is gone for {SILENT_S:.0f} s, or use --now to release without a trial"
+        )
 
 
 def _registered(line: Line, artifact: Path) -> str:
@@ -135,14 +156,15 @@ def rollback(line_folder: Path, to: str = "") -> Deployed:
 
 
 def _before(line: Line, current: str) -> str:
-    """The version that served before `current` did: of the history, the last other one that was released."""
-    served = [entry["version"] for entry in line.history() if entry["event"] == "released"]
-    while served and served[-1] != current:
-        served.pop()
-    earlier = [version for version in served if version != current]
+    """The version that served before `current` did. Going back to one forgets what came after it: whoever goes back
+    twice wants an older one, not the one that he came from."""
+    served: list[str] = []
+    for version in (entry["version"] for entry in line.history() if entry["event"] == "released"):
+        served = [*served[: served.index(version)], version] if version in served else [*served, version]
+    earlier = served[: served.index(current)] if current in served else served
     if not earlier:
         raise UserError(f"{line.folder}: nothing served before {current}; name a version with --to")
-    return str(earlier[-1])
+    return earlier[-1]
 
 
 def existing(folder: Path) -> Line:

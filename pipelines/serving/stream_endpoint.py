@@ -14,7 +14,8 @@ from rich.console import Console
 
 from components.artifacts.format import verify
 from components.errors import UserError
-from pipelines.serving.endpoint import Proxy, check_port, running, wait_for_signal
+from pipelines.serving.command import check_port, wait_for_signal
+from pipelines.serving.endpoint import Proxy, running
 from serve.histories.source import is_redis
 from serve.settings import KEY_VARIABLE, AccessLog, Settings, access
 from serve.stream.identities import read_items, read_users
@@ -96,7 +97,7 @@ def learning_folder(artifact: Path, histories: str | None) -> Path:
 
 
 def _greeting(artifact: Path, host: str, port: int, needs_key: bool) -> str:
-    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+    shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
     url, key = f"http://{shown}:{port}", f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if needs_key else ""
     user, item = read_users(artifact)[0], read_items(artifact)[0][0]
     event = {"user_id": user, "item_id": item, "value": 4}

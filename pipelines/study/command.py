@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError
+from components.errors import ConfigError, StageError
 from components.schema import CONFIG_FILE
 from pipelines.cache import Stored, read_stored
 from pipelines.config import RunConfig
@@ -16,6 +16,7 @@ from pipelines.driver import execute_run, holding, plan_run
 from pipelines.interrupt import interruptible
 from pipelines.progress import Board
 from pipelines.ray_session import ray_session
+from pipelines.storage.place import is_remote
 from pipelines.study.cost import Rounds, measured_rounds
 from pipelines.study.kinds import PRM_KD, StudyKind
 from pipelines.study.plan import Entry, Trial, study_trials, unique_trials
@@ -151,6 +152,10 @@ def run_study(config: RunConfig, only: Sequence[str] = (), kind: StudyKind = PRM
     Raises:
         DistilrecError: the configuration has nothing to study, or the run itself failed.
     """
+    if is_remote(config.output):
+        raise ConfigError(
+            f"output: {config.output}: a study works in files that all nodes see at once; set a shared folder"
+        )
     tables = kind.chosen(only)
     kind.check(config, only)
     execute_run(config, kind.stage)

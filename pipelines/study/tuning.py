@@ -54,8 +54,8 @@ def run_works(
     """
     cluster = cluster.model_copy(update={"num_workers": 1})
     news: Any = ray.remote(News).options(num_cpus=0).remote()
-    resources = {"CPU": cluster.cpus_per_worker}
-    if training_gpu(cluster):
+    resources = {"CPU": cluster.cpus_per_worker, **cluster.placement.students}
+    if training_gpu(cluster, "students"):
         resources["GPU"] = cluster.gpus_per_worker
     trainable = tune.with_parameters(_trial, works=dict(works), news=news, threads=max(1, int(cluster.cpus_per_worker)))
     tuner = tune.Tuner(

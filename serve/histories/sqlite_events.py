@@ -158,6 +158,7 @@ def _create(path: Path) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what users did is for its owner alone
             _prepare(path)
             os.fsync(folder)  # the file's name, too, has to survive a power cut
         finally:

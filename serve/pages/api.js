@@ -78,7 +78,7 @@ async function read(answer) {
 function advice(status, content) {
   if (status === 401) return key ? "This API key is not accepted. Check it and enter it again." : "This endpoint asks for an API key. Enter it above.";
   if (status === 429) return "The endpoint is overloaded. Wait a little, then try again.";
-  if (status === 503) return "The model is still loading. Wait a little, then try again.";
+  if (status === 503 && (content?.code ?? "loading") === "loading") return "The model is still loading. Wait a little, then try again.";
   return content?.message ?? `The endpoint answered ${status}.`;
 }
 

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from components.errors import DistilrecError
 from serve.release.figures import Figures, total
 from serve.release.gate import enough, failure
 from serve.release.line import Line, Outcome, Release, finished
+from serve.trouble import Trouble
 
 logger = logging.getLogger("distilrec.release")
 TICK_S: Final = 0.25
 LOADING_S: Final = 120.0  # replicas that have not loaded the candidate by then are not going to
+LOST: Final = 2  # replicas that end while they have the candidate: one may be chance
 
 
 @contextmanager
@@ -40,6 +41,7 @@ class Controller:
 
     def __init__(self, line: Line, clock: Callable[[], float] = time.time) -> None:
         self.line, self.clock = line, clock
+        self._began = clock()  # a step that was under way begins anew: nothing was measured in between
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -55,11 +57,10 @@ class Controller:
             self._thread.join()
 
     def _run(self) -> None:
+        driving = Trouble(logger, f"the release of {self.line.folder} cannot be driven")
         while not self._stop.wait(TICK_S):
-            try:
+            with driving.kept():  # such as a full disk; the next tick tries again
                 self.tick()
-            except DistilrecError:  # such as a full disk; the next tick tries again
-                logger.exception("the release of %s cannot be driven", self.line.folder)
 
     def tick(self) -> None:
         """Look once, and do what is due."""
@@ -72,18 +73,24 @@ class Controller:
             ready = [report for report in reports if report.release == release.id and report.step == release.step]
             broken = next((report.failure for report in reports if report.release == release.id and report.failure), "")
             figures = total(report.figures for report in ready)
-            reason = broken or failure(release.policy, figures)
+            reason = broken or self._lost(release, now) or failure(release.policy, figures)
+            waited = now - max(release.since, self._began)
             if reason:
                 self._back(release, reason, figures)
             elif len(ready) < len(reports) or not ready:
-                if now - release.since > LOADING_S:
+                if waited > LOADING_S:
                     loaded = f"{len(ready)} of {len(reports)} replicas loaded it"
                     self._back(release, f"{loaded} in {LOADING_S:.0f} s", figures)
             else:
-                self._forward(release, figures, now)
+                self._forward(release, figures, now, waited)
 
-    def _forward(self, release: Release, figures: Figures, now: float) -> None:
-        policy, waited = release.policy, now - release.since
+    def _lost(self, release: Release, now: float) -> str:
+        """A candidate that ends its process, for want of memory or by a crash, tells nobody why."""
+        lost = [report for report in self.line.lost(now) if report.release == release.id]
+        return f"{len(lost)} replicas ended while they had it; look why in their logs" if len(lost) >= LOST else ""
+
+    def _forward(self, release: Release, figures: Figures, now: float, waited: float) -> None:
+        policy = release.policy
         if release.step == release.last_step:
             if waited >= policy.watch_seconds:
                 self._end(release, "released", "it held every bound", figures)

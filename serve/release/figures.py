@@ -18,7 +18,7 @@ class Tally(BaseModel):
     Attributes:
         requests: answered, failed ones included.
         errors: failed, empty, or later than the deadline.
-        counts: answers by time, between `EDGES`.
+        counts: answers by time, between `EDGES`; requests that could not be asked are not among them.
         last_error: the latest failure in words.
     """
 
@@ -36,6 +36,12 @@ class Tally(BaseModel):
         if error:
             self.errors += 1
             self.last_error = error
+
+    def fail(self, error: str) -> None:
+        """Count a request that was not even asked; it took no time."""
+        self.requests += 1
+        self.errors += 1
+        self.last_error = error
 
     @property
     def error_rate(self) -> float:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from components.artifacts.format import FILES, read_manifest
 from components.errors import DistilrecError
 from components.recommender import Recommender
+from serve.logs import spoken
 from serve.models import Models, Served
 from serve.release.figures import Figures
-from serve.release.line import Line, Release, Report
+from serve.release.line import LOADING, Line, Release, Report
 from serve.release.recorder import Recorder
 from serve.release.trial import Trial
+from serve.trouble import Trouble
 
 logger = logging.getLogger("distilrec.release")
 TICK_S: Final = 0.25
@@ -46,7 +49,7 @@ class Follower:
         self.recorder = Recorder()
         self.trial: Trial | None = None
         self._loaded: dict[str, Served] = {}
-        self._failed: dict[str, str] = {}  # release id or version -> why it does not load
+        self._failed: dict[str, str] = {}  # id of the last release that could not be followed -> why
         self._step: tuple[str, int] | None = None
         self._release: Release | None = None
         running = self._running()
@@ -64,15 +67,16 @@ class Follower:
         self._end_trial()
 
     def _run(self) -> None:
+        following = Trouble(logger, f"cannot follow {self.line.folder}; what serves goes on serving")
+        reporting = Trouble(logger, f"cannot report to {self.line.folder}")
         reported = 0.0
         while True:
-            try:
+            with following.kept():  # such as a version that is damaged
                 self.sync()
-                if time.monotonic() - reported >= REPORT_S:
+            if time.monotonic() - reported >= REPORT_S:
+                with reporting.kept():  # such as a full disk
                     self.report()
-                    reported = time.monotonic()
-            except DistilrecError:  # such as a version that is damaged: what serves goes on serving
-                logger.exception("cannot follow %s", self.line.folder)
+                reported = time.monotonic()
             if self._stop.wait(TICK_S):
                 return
 
@@ -92,13 +96,15 @@ class Follower:
         """Tell the line what was measured."""
         incumbent, release, trial = self.models.incumbent, self._release, self.trial
         failure = self._failed.get(release.id, "") if release else ""
+        if release is None or self._step is None or self._step[0] != release.id:
+            trial = None  # it is of the release before
         self.line.report(
             Report(
                 replica=self.replica,
                 time=time.time(),
                 serving=incumbent.version if incumbent else None,
                 release=release.id if release else None,
-                step=self._step[1] if self._step else -1,
+                step=self._step[1] if trial and self._step else LOADING,
                 figures=trial.figures() if trial else Figures(),
                 failure=failure or (trial.stuck() if trial else ""),
             )
@@ -111,10 +117,15 @@ class Follower:
     def _settle(self, version: str) -> None:
         """No release is under way: one version answers everybody, the one before stays at hand."""
         self._release = None
-        self._end_trial()
         before = self.models
         if before.incumbent is not None and before.incumbent.version == version and before.candidate is None:
+            self._end_trial()
             return
+        if (
+            before.candidate is not None and version not in self._loaded
+        ):  # loading takes its time, and the trial is over
+            self._swap(Models(before.incumbent, others=(before.candidate,)))
+        self._end_trial()
         serving = self._served(version)
         others = [served for served in before.loaded if served.version != version][:1]
         self._swap(Models(serving, others=tuple(others)))
@@ -124,11 +135,13 @@ class Follower:
         if self._step == (release.id, release.step):
             return
         incumbent = self._served(release.incumbent)
+        if release.candidate not in self._loaded:
+            self.report()  # so that it is known who had it, where loading it costs the process
         try:
             candidate = self._served(release.candidate)
-        except DistilrecError as error:
+        except Exception as error:  # whatever it is: the release ends, and this replica goes on
             logger.exception("candidate %s does not load", release.candidate)
-            self._failed[release.id] = f"it does not load: {error}"
+            self._failed = {release.id: f"it does not load: {spoken(error)}"}
             return
         self._end_trial()
         self.trial = Trial(incumbent, candidate, release.policy, self.recorder).start()
@@ -141,11 +154,21 @@ class Follower:
         self.trial, self._step = None, None
 
     def _served(self, version: str) -> Served:
-        if version not in self._loaded:
-            served = Served(version, self._load(self.line.path(version)))
-            self._grow(served)
-            self._loaded[version] = served
-        return self._loaded[version]
+        loaded = self._loaded.get(version)
+        if loaded is None or self._replaced(loaded):
+            loaded = Served(version, self._load(self.line.path(version)))
+            self._grow(loaded)
+            self._loaded[version] = loaded
+        return loaded
+
+    def _replaced(self, served: Served) -> bool:
+        """Whether its folder holds another artifact by now: where the latest version was deleted, the next release gets
+        its number. A folder that is gone or damaged is none: what was loaded is good."""
+        try:
+            found = read_manifest(self.line.path(served.version))
+        except DistilrecError:
+            return False
+        return bool(found[FILES] != served.recommender.manifest[FILES])
 
     def _swap(self, models: Models) -> None:
         """Requests that began go on with what they saw; models that nobody needs are let go."""

@@ -24,7 +24,8 @@ RELEASE_FILE: Final = "release.json"
 LOG_FILE: Final = "releases.jsonl"
 LOCK_FILE: Final = ".lock"
 REPLICAS: Final = "replicas"
-FRESH_S: Final = 5.0  # a replica that has not reported for longer is gone
+FRESH_S: Final = 5.0  # a replica that has not reported for longer is gone, or loads a model
+LOADING: Final = -1  # the step of a replica that has not loaded the candidate
 Outcome = Literal["released", "rejected", "rolled back", "aborted"]
 
 
@@ -79,7 +80,7 @@ class Report(BaseModel):
         time: when it wrote this, seconds since 1970.
         serving: the version that is its incumbent.
         release: id of the release that it measures, None where it measures none.
-        step: of that release.
+        step: of that release; `LOADING` before.
         figures: measured at that step.
         failure: why it cannot follow, such as a candidate that does not load.
     """
@@ -181,14 +182,25 @@ class Line:
     def reports(self, now: float | None = None) -> list[Report]:
         """What living replicas measure."""
         now = time.time() if now is None else now
+        return [report for report in self._all_reports() if now - report.time <= FRESH_S]
+
+    def lost(self, now: float | None = None) -> list[Report]:
+        """The last words of replicas that had loaded a candidate and report no more, since the endpoint started."""
+        now = time.time() if now is None else now
+        return [one for one in self._all_reports() if one.step != LOADING and now - one.time > FRESH_S]
+
+    def silent(self, seconds: float) -> list[Report]:
+        """The last words of replicas that report no more, of the last `seconds`."""
+        now = time.time()
+        return [report for report in self._all_reports() if FRESH_S < now - report.time <= seconds]
+
+    def _all_reports(self) -> list[Report]:
         found = []
         for file in (self.folder / REPLICAS).glob("*.json"):
             try:
-                report = Report.model_validate_json(file.read_bytes())
+                found.append(Report.model_validate_json(file.read_bytes()))
             except (FileNotFoundError, ValidationError):  # it went away, or is of another version of this program
                 continue
-            if now - report.time <= FRESH_S:
-                found.append(report)
         return found
 
     def forget_replicas(self) -> None:
@@ -222,18 +234,23 @@ def finished(release: Release, outcome: Outcome, reason: str) -> Release:
     return release.model_copy(update={"outcome": outcome, "reason": reason})
 
 
-def begin(line: Line, version: str, policy: Policy, now: float) -> Release:
-    """Write the wish to release `version`; the caller holds the lock.
-
-    Raises:
-        UserError: another release is under way, or this version serves already.
-    """
+def check_free(line: Line) -> None:
+    """Raise UserError where a release is under way."""
     running = line.release()
     if running is not None and running.outcome is None:
         raise UserError(
             f"{line.folder}: the release of {running.candidate} is under way ({running.step_name}); wait for it, "
             f"or end it with `distilrec rollback {line.folder}`"
         )
+
+
+def begin(line: Line, version: str, policy: Policy, now: float) -> Release:
+    """Write the wish to release `version`; the caller holds the lock.
+
+    Raises:
+        UserError: another release is under way, or this version serves already.
+    """
+    check_free(line)
     incumbent = line.current()
     if incumbent == version:
         raise UserError(f"{line.folder}: {version} serves already")

@@ -21,12 +21,13 @@ class Recorder:
         self._count = 0
 
     def add(self, query: Query) -> None:
-        """Keep a query, but not its filter: other models may lack the attribute. Without a history it tells nothing."""
+        """Keep a query, of its filter the attributes alone. Without a history it tells nothing."""
         if not query.history:
             return
+        attributes = query.filter.without_values() if query.filter is not None else None
         with self._lock:
             self._count += 1
-            self._queries.append((self._count, replace(query, filter=None, explain=False)))
+            self._queries.append((self._count, replace(query, filter=attributes, explain=False)))
 
     def after(self, number: int) -> tuple[int, Query] | None:
         """The oldest kept query whose number is above `number`; None where all were seen."""

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from components.recommender import Query, Recommendation
 from serve.histories.base import fingerprint_of
+from serve.logs import spoken
 from serve.models import Served
 from serve.release.figures import Figures
 from serve.release.policy import Policy
@@ -72,10 +73,12 @@ class Trial:
         return f"it does not come back from a ranking since {time.monotonic() - since:.1f} s"
 
     def live(self, model: Served, seconds: float, error: str = "") -> None:
-        """Count an answer to people."""
+        """Count an answer of one of the two to people."""
         with self._lock:
-            tally = self._figures.live if model is self.candidate else self._figures.live_incumbent
-            tally.add(seconds, error)
+            if model is self.candidate:
+                self._figures.live.add(seconds, error)
+            elif model is self.incumbent:
+                self._figures.live_incumbent.add(seconds, error)
 
     def _run(self) -> None:
         seen, turn = 0, 0
@@ -91,7 +94,11 @@ class Trial:
             self._stop.wait(min(REST_S, (time.perf_counter() - started) * (1 / DUTY - 1)))
 
     def compare(self, query: Query, *, candidate_first: bool = False) -> None:
-        """Let both rank one recorded request, and its history without its last item."""
+        """Let both rank one recorded request without its filter, and its history without its last item."""
+        if lacking := self._lacking(query):
+            with self._lock:
+                self._figures.candidate.fail(f"it has no item attribute {lacking[0]!r}, which requests filter by")
+        query = replace(query, filter=None)
         order = [self.candidate, self.incumbent] if candidate_first else [self.incumbent, self.candidate]
         answers = {id(model): self._timed(model, query) for model in order}
         theirs, ours = answers[id(self.incumbent)], answers[id(self.candidate)]
@@ -107,6 +114,13 @@ class Trial:
             figures.overlap += shared
             figures.known = (figures.known[0] + known, figures.known[1] + known_too)
         self._hold_out(query)
+
+    def _lacking(self, query: Query) -> list[str]:
+        """Attributes that the request filters by and that the incumbent alone has."""
+        if query.filter is None:
+            return []
+        ours, theirs = (set(one.recommender.attributes.names) for one in (self.candidate, self.incumbent))
+        return [name for name in query.filter.attributes if name in theirs - ours]
 
     def _hold_out(self, query: Query) -> None:
         *before, target = query.history
@@ -135,7 +149,7 @@ class Trial:
             answer = model.recommender.answer([query])[0]
         except Exception as failure:
             logger.exception("%s cannot answer a recorded request", model.version)
-            error = f"{type(failure).__name__}: {failure}"
+            error = spoken(failure)
         self._busy_since = None
         seconds = time.perf_counter() - started
         if model is self.candidate:
@@ -161,38 +175,61 @@ def same_data(one: Served, other: Served) -> bool:
 
 
 async def guarded(
-    trial: Trial | None, model: Served, ask: Callable[[], Awaitable[Answered]], empty: Callable[[Answered], bool]
+    trial: Trial | None,
+    model: Served,
+    incumbent: Served | None,
+    ask: Callable[[], Awaitable[Answered]],
+    empty: Callable[[Answered], bool],
 ) -> Answered:
     """Ask a model for people, and count it while a trial runs.
+
+    Whoever is not the incumbent is guarded, also when its trial has just ended: requests that chose it are under way.
 
     Args:
         trial: the trial that runs, if any.
         model: who is asked.
+        incumbent: who answers where `model` does not.
         ask: asks it.
         empty: whether an answer holds nothing.
 
     Raises:
-        CandidateFailedError: the candidate failed or was late; people are to get the incumbent's answer.
+        CandidateFailedError: a model that is not the incumbent failed or was late; people are to get the incumbent's
+            answer.
     """
-    if trial is None:
-        return await ask()
     started = time.perf_counter()
-    if model is not trial.candidate:
-        answer = await ask()
-        trial.live(model, time.perf_counter() - started)
-        return answer
+
+    def count(error: str = "") -> None:
+        if trial is not None:
+            trial.live(model, time.perf_counter() - started, error)
+
     try:
-        answer = await asyncio.wait_for(ask(), trial.policy.deadline_seconds)
-        error = "no item has a finite score" if empty(answer) else ""
-    except TimeoutError:
-        error = f"no answer within {trial.policy.deadline_seconds:g} s"
+        if model is incumbent:
+            answer = await ask()
+        else:
+            answer = await asyncio.wait_for(ask(), deadline_of(trial))
+            if empty(answer):
+                raise CandidateFailedError("no item has a finite score")
     except Exception as failure:
-        logger.exception("candidate %s cannot answer", model.version)
-        error = f"{type(failure).__name__}: {failure}"
-    trial.live(model, time.perf_counter() - started, error)
-    if error:
-        raise CandidateFailedError(error)
+        error = _said(failure, deadline_of(trial))
+        count(error)
+        if model is incumbent:
+            raise
+        if not isinstance(failure, CandidateFailedError | TimeoutError):
+            logger.exception("%s cannot answer", model.version)
+        raise CandidateFailedError(error) from failure
+    count()
     return answer
+
+
+def deadline_of(trial: Trial | None) -> float:
+    """How long a model that is not the incumbent may take to answer people, seconds."""
+    return (Policy() if trial is None else trial.policy).deadline_seconds
+
+
+def _said(failure: Exception, deadline: float) -> str:
+    if isinstance(failure, TimeoutError):
+        return f"no answer within {deadline:g} s"
+    return str(failure) if isinstance(failure, CandidateFailedError) else spoken(failure)
 
 
 def nothing_in_any(answers: Sequence[Recommendation], queries: Sequence[Query]) -> bool:

@@ -12,9 +12,10 @@ from serve.histories.schema import EventsRequest, EventsResponse
 from serve.histories.store import StoreDownError
 from serve.routes.common import ERRORS, store_down
 from serve.schema import ErrorResponse
+from serve.telemetry import Telemetry
 
 
-def router(backend: Backend, histories: Histories) -> APIRouter:
+def router(backend: Backend, histories: Histories, telemetry: Telemetry) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["events"], responses=ERRORS)
 
@@ -27,13 +28,15 @@ def router(backend: Backend, histories: Histories) -> APIRouter:
         model = backend.models.pick_incumbent().recommender
         asked = request.to_events()
         try:
-            stored = await histories.append(asked)
+            with telemetry.asking_store("events", "append"):
+                stored = await histories.append(asked)
         except StoreDownError as error:
             raise store_down(
                 error,
                 "the event store is down, and whether it kept the events is unknown; send them again, with an "
                 "`event_id` each so that none counts twice",
             ) from error
+        telemetry.stored("events", stored)
         unknown = model.unknown_items(list(dict.fromkeys(event.item_id for event in asked)))
         return JSONResponse({"stored": stored, "duplicates": len(asked) - stored, "unknown_items": unknown})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Final
 
 import torch
@@ -24,13 +24,22 @@ from serve.item_source import ItemSource
 from serve.item_store import KeptItem
 from serve.models import Served
 from serve.routes.common import ERRORS
+from serve.telemetry import Telemetry
 
 NOT_RANKED: Final = "it is kept, but this model cannot rank it; the server's log has the reason"
+READING: Final = 0.8  # of the time of a request, for texts
+AGAIN_S: Final = 5
 NORM: Final = 0.01  # by how much the length of a vector may differ from 1
 
 
-def router(backend: Backend) -> APIRouter:
-    """The route. While the application runs, models take up items of other replicas."""
+def router(backend: Backend, telemetry: Telemetry, timeout_s: float = 10.0) -> APIRouter:
+    """The route. While the application runs, models take up items of other replicas.
+
+    Args:
+        backend: whose models take the items.
+        telemetry: where they are counted.
+        timeout_s: what a request may take; reading texts is given most of it.
+    """
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
@@ -53,16 +62,17 @@ def router(backend: Backend) -> APIRouter:
     async def add(request: NewItemsRequest) -> JSONResponse:
         """Add items by their texts or by their teachers' vectors. They are on the disk before the answer.
 
-        This replica ranks them from its answer on, others follow within about a second. The first texts take some
-        seconds more: language models are loaded.
+        This replica ranks them from its answer on, others follow within about a second. The first texts may be
+        answered with 503 and `loading`: language models are loaded; send them again after `Retry-After`.
         """
         served = backend.models.pick_incumbent()
         if backend.growing is None:
             raise ApiError(422, f"new items cannot be added: {NO_STORE}")
         try:
-            return JSONResponse(await _added(backend, backend.growing, served, request.items))
+            return JSONResponse(await _added(backend, telemetry, served, request.items, READING * timeout_s))
         except StorageError as error:
-            raise ApiError(503, f"nothing was added: {error}", headers={"Retry-After": "1"}) from error
+            message = f"whether items were added is not known, send them again: {error}"
+            raise ApiError(503, message, headers={"Retry-After": "1"}, code="store_down") from error
 
     return routes
 
@@ -79,7 +89,11 @@ def information(growing: Growing | None, served: Served) -> dict[str, Any]:
     return {"text": columns, "vectors": source.dims, "why_not": why_not, **counts}
 
 
-async def _added(backend: Backend, growing: Growing, served: Served, items: Sequence[NewItem]) -> dict[str, Any]:
+async def _added(
+    backend: Backend, telemetry: Telemetry, served: Served, items: Sequence[NewItem], patience_s: float
+) -> dict[str, Any]:
+    growing = backend.growing
+    assert growing is not None
     source = await asyncio.to_thread(growing.source, served)
     if source.maker is None:
         raise ApiError(422, f"{served.name} cannot take new items: {source.why_not}")
@@ -89,10 +103,12 @@ async def _added(backend: Backend, growing: Growing, served: Served, items: Sequ
         _check(item, f"items.{place}", source, columns, growing)
     new = [item for item in items if item.item_id not in set(known)]
     refused = {item.item_id: NO_TEXT for item in new if item.vectors is None and not _text(item, columns)}
-    kept = await _kept(growing, [item for item in new if item.item_id not in refused], columns)
+    kept = await _kept(growing, [item for item in new if item.item_id not in refused], columns, patience_s)
     kept, failed = await asyncio.to_thread(finite, source, served, kept) if kept else ([], [])
     refused |= {item.item_id: "its vectors give rows that are no numbers" for item in failed}
-    stored = await asyncio.to_thread(growing.store.add, source.teachers, kept) if kept else []
+    with telemetry.asking_store("items", "append") if kept else nullcontext():
+        stored = await asyncio.to_thread(growing.store.add, source.teachers, kept) if kept else []
+    telemetry.stored("items", len(stored))
     await asyncio.to_thread(growing.catch_up, backend.models.loaded)
     now = backend.models.pick_incumbent()
     refused |= {item_id: NOT_RANKED for item_id in stored if not now.recommender.knows(item_id)}
@@ -140,7 +156,9 @@ def _why_no_text(growing: Growing) -> str:
     return "this model was exported with other teachers than those of the run that is served"
 
 
-async def _kept(growing: Growing, items: Sequence[NewItem], columns: Sequence[str]) -> list[KeptItem]:
+async def _kept(
+    growing: Growing, items: Sequence[NewItem], columns: Sequence[str], patience_s: float
+) -> list[KeptItem]:
     """The items with their vectors, of which some are made from their texts now."""
     given: dict[str, Mapping[str, Tensor]] = {
         item.item_id: {name: torch.tensor(vector, dtype=torch.float32) for name, vector in item.vectors.items()}
@@ -150,9 +168,12 @@ async def _kept(growing: Growing, items: Sequence[NewItem], columns: Sequence[st
     described = [item for item in items if item.vectors is None]
     if described:
         try:
-            made = await growing.encoded([item.text for item in described])
+            made = await asyncio.wait_for(growing.encoded([item.text for item in described]), patience_s)
         except DistilrecError as error:
             raise ApiError(503, f"nothing was added: the texts cannot be read now ({error})") from error
+        except TimeoutError as error:  # what was begun goes on, and the same texts find its result
+            message = "nothing was added yet: language models are being loaded, or read these texts; send them again"
+            raise ApiError(503, message, headers={"Retry-After": str(AGAIN_S)}) from error
         given |= {item.item_id: vectors for item, vectors in zip(described, made, strict=True)}
     return [KeptItem(item.item_id, _title(item, columns), _texts(item), given[item.item_id]) for item in items]
 

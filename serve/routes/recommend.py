@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
@@ -21,6 +22,8 @@ from serve.routes.common import ERRORS, JsonAnswer, store_down
 from serve.schema import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from serve.telemetry import Telemetry
 
+Answer = TypeVar("Answer")
+
 
 def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIRouter:
     """The two routes."""
@@ -30,15 +33,11 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
     async def recommend(request: RecommendRequest) -> JsonAnswer:
         """The best items after a history, or for a user whose history is known here."""
         models = backend.models
-        model = chosen(request, models)
-        users = await users_of([request], histories)
-        try:
-            with current().asking(model.version):
-                answer = await backend.answer(model, to_query(request, model, users))
-        except CandidateFailedError:
-            model = models.pick_incumbent()
-            with current().asking(model.version):
-                answer = await backend.answer(model, to_query(request, model, users))
+        model = chosen(request, models, backend)
+        users = await users_of([request], histories, telemetry)
+        answer, model = await answered(
+            lambda model: backend.answer(model, to_query(request, model, users)), model, models
+        )
         return JsonAnswer(shown(answer, model, telemetry))
 
     @routes.post("/v1/recommend:batch", response_model=BatchResponse)
@@ -47,19 +46,16 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
         models = backend.models
         places: dict[str, list[int]] = {}
         for place, one in enumerate(request.requests):
-            places.setdefault(chosen(one, models, f"requests.{place}.").version, []).append(place)
-        users = await users_of(request.requests, histories)
+            places.setdefault(chosen(one, models, backend, f"requests.{place}.").version, []).append(place)
+        users = await users_of(request.requests, histories, telemetry)
         results: list[dict[str, Any]] = [{} for _ in request.requests]
         for version, part in places.items():
             asked = {f"requests.{place}.": request.requests[place] for place in part}
-            model = models.named(version)
-            try:
-                with current().asking(model.version):
-                    answers = await backend.answer_all(model, queries_of(asked, model, users))
-            except CandidateFailedError:
-                model = models.pick_incumbent()
-                with current().asking(model.version):
-                    answers = await backend.answer_all(model, queries_of(asked, model, users))
+
+            def ask(model: Served, asked: dict[str, RecommendRequest] = asked) -> Awaitable[list[Recommendation]]:
+                return backend.answer_all(model, queries_of(asked, model, users))
+
+            answers, model = await answered(ask, models.named(version), models)
             for place, answer in zip(part, answers, strict=True):
                 results[place] = shown(answer, model, telemetry)
         return JsonAnswer({"results": results})
@@ -67,20 +63,40 @@ def router(backend: Backend, telemetry: Telemetry, histories: Histories) -> APIR
     return routes
 
 
-def chosen(request: RecommendRequest, models: Models, field: str = "") -> Served:
+async def answered(ask: Callable[[Served], Awaitable[Answer]], model: Served, models: Models) -> tuple[Answer, Served]:
+    """The answer of `model`, or of the incumbent where that one fails, and who gave it."""
+    try:
+        with current().asking(model.version):
+            return await ask(model), model
+    except CandidateFailedError:
+        incumbent = models.pick_incumbent()
+    with current().asking(incumbent.version):
+        return await ask(incumbent), incumbent
+
+
+def chosen(request: RecommendRequest, models: Models, backend: Backend, field: str = "") -> Served:
     """The model that answers: the one that is named, else by user, else by the first item of the history, which stays
-    the same while a visitor's history grows.
+    the same while a visitor's history grows. A candidate that cannot take the request, as the incumbent can, is left
+    out, and `backend` is told.
 
     Raises:
-        ApiError: 503, nothing is loaded; 422, no such model.
+        ApiError: 503, nothing is loaded; 422, no such model, or a filter that the incumbent cannot take either.
     """
-    incumbent = models.pick(request.user_id or "".join((request.history or [])[:1]))
-    if request.model is None:
-        return incumbent
+    model, incumbent = models.pick(request.user_id or "".join((request.history or [])[:1])), models.pick_incumbent()
+    if request.model is not None:
+        try:
+            return models.named(request.model)
+        except ApiError as error:
+            raise ApiError(422, error.message, f"{field}model") from error
+    if model is incumbent or request.filter is None:
+        return model
     try:
-        return models.named(request.model)
+        request.filter.to_filter(model.recommender.attributes)
     except ApiError as error:
-        raise ApiError(422, error.message, f"{field}model") from error
+        request.filter.to_filter(incumbent.recommender.attributes, field)
+        backend.refused(model, error.message)
+        return incumbent
+    return model
 
 
 @dataclass(frozen=True)
@@ -96,15 +112,18 @@ class Users:
     fingerprint: str
 
 
-async def users_of(requests: Sequence[RecommendRequest], histories: Histories) -> Users:
+async def users_of(requests: Sequence[RecommendRequest], histories: Histories, telemetry: Telemetry) -> Users:
     """Read what is known of the users that `requests` name.
 
     Raises:
         ApiError: 503, the store is down.
     """
     user_ids = list(dict.fromkeys(request.user_id for request in requests if request.user_id is not None))
+    if not user_ids:
+        return Users({}, histories.base.fingerprint)
     try:
-        found = await histories.read(user_ids) if user_ids else []
+        with telemetry.asking_store("events", "read") if histories.takes_events else nullcontext():
+            found = await histories.read(user_ids)
     except StoreDownError as error:
         message = "the event store is down, so users' histories are unknown; send `history`, or try again in a moment"
         raise store_down(error, message) from error

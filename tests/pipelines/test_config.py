@@ -353,9 +353,8 @@ def test_item_geometry_needs_a_student_with_an_item_table(tmp_path: Path) -> Non
     [
         ("item_geometry=-1", "distillation.item_geometry: expected a value greater than or equal to 0, got -1"),
         ("item_temperature=0", "distillation.item_temperature: expected a value greater than 0, got 0"),
-        ("scale=wide", "'auto', got 'wide'"),
-        ("weights=softly", "expected 'consistency', 'soft', 'average' or 'default', got 'softly'"),
-        ("base_weights=learnt", "expected 'strength', 'uniform' or 'learned', got 'learnt'"),
+        ("weights=softly", "expected 'consistency', 'average' or 'default', got 'softly'"),
+        ("base_weights=learnt", "expected 'strength' or 'uniform', got 'learnt'"),
     ],
 )
 def test_wrong_values_of_the_distillation(override: str, expected: str, tmp_path: Path) -> None:

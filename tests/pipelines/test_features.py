@@ -17,6 +17,7 @@ from components.features.image import ImageConfig
 from components.features.text import TextConfig, TextEncoder, drop_words
 from components.schema import COUNT, ITEM, ITEM_ID, ITEMS_FILE, MANIFEST_FILE, TEXT
 from pipelines import features
+from pipelines.config import ClusterConfig
 from pipelines.features import encode_texts
 from tests.pipelines.recorder import Recorder
 
@@ -34,7 +35,7 @@ def prepared(folder: Path, texts: list[str]) -> Path:
 
 def context(folder: Path, config: TextConfig | None, name: str, source: Path, images: ImageConfig | None = None) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = SimpleNamespace(use_gpu=False, num_workers=1)
+    cluster = ClusterConfig(use_gpu=False)
     node = f"prepare/{name}" if name else "prepare"
     return SimpleNamespace(
         config=SimpleNamespace(features=config, images=images, output=str(folder / "runs"), cluster=cluster),
@@ -51,7 +52,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 16 texts, encoded in this process."""
     encoder = TextEncoder(FAST)
 
-    def encode(blocks: list[list[str]], config: TextConfig, device: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    def encode(
+        blocks: list[list[str]], config: TextConfig, device: str, custom: object = None
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
         return ((block, encoder.encode(block)) for block in blocks)
 
     monkeypatch.setattr(features, "BLOCK_ITEMS", 16)

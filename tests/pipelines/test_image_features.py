@@ -48,9 +48,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Row groups are encoded in this process; returns the list of those that were."""
     seen: list[int] = []
 
-    def encode(file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str) -> Iterator[Encoded]:
+    def encode(
+        file: Path, groups: dict[int, list[int]], config: ImageConfig, device: str, custom: object = None
+    ) -> Iterator[Encoded]:
         if groups:
-            actor = GroupEncoder(str(file), config.model_dump(), device)
+            actor = GroupEncoder(file, config.model_dump(), device)
         for group, places in groups.items():
             seen.append(group)
             yield image_features._unpack(actor(pa.table({"group": [group], "places": [places]})))
@@ -98,8 +100,8 @@ def test_what_was_encoded_before_a_kill_is_kept(here: list[int], tmp_path: Path,
     source = with_images(tmp_path / "p", [png(color) for color in COLORS])
     encode = image_features._encode_groups
 
-    def killed(*arguments: Any) -> Iterator[Encoded]:
-        yield next(encode(*arguments))
+    def killed(*arguments: Any, **more: Any) -> Iterator[Encoded]:
+        yield next(encode(*arguments, **more))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(image_features, "_encode_groups", killed)

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
 from components.errors import ResourceError
+from pipelines.cluster.in_job import JOB
 from pipelines.config import ClusterConfig
 from pipelines.ray_session import (
     check_resources,
     cluster_address,
     prepare_environment,
     ray_session,
+    session_environment,
     start_ray,
     use_gpu,
+    why_not,
 )
 
 FOUR = [{"CPU": 4.0}]
@@ -90,6 +95,35 @@ def test_the_address_comes_from_the_configuration_then_the_environment() -> None
     assert cluster_address(ClusterConfig(), {}) is None
     assert cluster_address(ClusterConfig(), environment) == "10.0.0.1:6379"
     assert cluster_address(ClusterConfig(address="auto"), environment) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("reason", "help"),
+    [
+        (
+            "Version mismatch: The cluster was started with:\n Ray: 2.9.3",
+            "Ray: 2.9.3; install the same Ray and Python here",
+        ),
+        (
+            "Authentication failed: token is invalid",
+            "put the cluster's token into a file and name it in RAY_AUTH_TOKEN_PATH",
+        ),
+        ("Failed to connect", "check cluster.address and RAY_ADDRESS"),
+    ],
+)
+def test_who_cannot_join_a_cluster_learns_what_to_do(reason: str, help: str) -> None:
+    assert help in why_not(RuntimeError(reason))
+
+
+def test_a_job_brings_its_own_variables_and_gets_the_missing_ones() -> None:
+    alone = session_environment({})
+    assert [Path(folder).name for folder in alone["py_modules"]] == ["components", "pipelines", "serve", "tune_spaces"]
+    brought = json.dumps({"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "3"}}})
+    in_job = session_environment({JOB: brought})
+    assert "py_modules" not in in_job
+    assert "OMP_NUM_THREADS" not in in_job["env_vars"]
+    assert in_job["env_vars"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert session_environment({JOB: "{}"})["env_vars"]["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_session_that_is_there_is_used_and_left_running(ray_session: None) -> None:

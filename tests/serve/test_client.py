@@ -66,6 +66,15 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
+def test_new_items_are_sent_again_while_texts_load(waits: list[float]) -> None:
+    added = httpx.Response(200, json={"added": ["new-1"], "known": [], "refused": {"new-2": "no text"}, "model": "m@1"})
+    script, items = Script(shed(503, "5"), added), [{"item_id": "new-1", "text": {"title": "A tent"}}]
+    with script.client() as client:
+        answer = client.add_items(items)
+    assert (answer.added, answer.refused) == (["new-1"], {"new-2": "no text"})
+    assert (script.bodies, waits) == ([{"items": items}] * 2, [5.0])
+
+
 def ranked(item: str = "a") -> httpx.Response:
     return httpx.Response(200, json={"items": [{"item_id": item, "score": 1.0}], "model": "m@1"})
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.errors import ArtifactError
 from serve.growing import Growing
-from serve.item_actor import SharedReader, growing
+from serve.item_actor import KEPT, Reader, SharedReader, growing
 from serve.item_source import ItemKeeping
 from tests.growable_artifact import DIMS, WordEncoder
 
@@ -39,6 +39,20 @@ def test_replicas_share_a_process_that_may_die(ray_session: None, tmp_path: Path
     ray.kill(one._actor)
     for reader in (two, one):
         assert torch.equal(read(reader, "tent")["words"][0], expected["words"][0])
+
+
+def test_the_same_texts_are_read_once(tmp_path: Path) -> None:
+    """A client whose time was up sends them again."""
+    encoder = WordEncoder(tmp_path)
+    reader = Reader(encoder)
+    texts = [[{"title": f"word-{number}"}] for number in range(KEPT + 1)]
+    first = reader.vectors(list(texts[0]))
+    assert reader.vectors(list(texts[0])) is first
+    for one in texts:
+        reader.vectors(list(one))
+    assert encoder.calls == KEPT + 1
+    reader.vectors(list(texts[0]))  # the oldest one went
+    assert encoder.calls == KEPT + 2
 
 
 @pytest.mark.ray

@@ -116,6 +116,16 @@ def test_a_new_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
     assert set(read_keys(file)) == {"shop", "app"}
 
 
+def test_a_new_key_begins_its_own_line(tmp_path: Path) -> None:
+    """An editor or `printf` may have left the last line without an end."""
+    file = tmp_path / "keys"
+    file.write_text(line("old", "one"))
+    file.chmod(0o600)
+    new_key("shop", file)
+    new_key("app", file)
+    assert set(read_keys(file)) == {"old", "shop", "app"}
+
+
 def test_a_key_in_the_wrong_place_is_told_the_right_one(tmp_path: Path) -> None:
     client = make_client(LocalBackend(Recommender(write_artifact(tmp_path / "artifact"))), key_hash=hash_key("key"))
     for headers in ({"Authorization": "key"}, {"Authorization": "Basic key"}):

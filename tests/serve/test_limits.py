@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import Message
 
 from components.recommender import Query, Recommendation, Recommender
-from serve.admission import BURST_S, MIN_LIMIT, WINDOW, Admission
+from serve.admission import BURST_S, CALM_S, MIN_LIMIT, WINDOW, Admission
 from serve.app import create_app
 from serve.backend import LocalBackend
 from serve.logs import PARENT, open_log
@@ -87,6 +87,35 @@ def test_a_burst_is_let_in_and_a_standing_queue_is_cut() -> None:
     assert not admission.full()
 
 
+def arrivals(admission: Admission, count: int) -> int:
+    """How many of `count` requests that come at once are let in."""
+    let_in = 0
+    for _ in range(count):
+        if not admission.full():
+            admission.enter()
+            admission.start()
+            let_in += 1
+    return let_in
+
+
+def test_lasting_overload_is_no_series_of_bursts() -> None:
+    clock = Clock()
+    admission = Admission(Settings(max_in_flight=100), clock)
+    admission.limit = MIN_LIMIT
+    assert arrivals(admission, 99) == 99
+    clock.now += 2 * BURST_S
+    assert admission.full()
+    for _ in range(99):  # the queue is gone, but the refused clients come again
+        admission.leave(True)
+    admission.limit = MIN_LIMIT
+    assert arrivals(admission, 99) == MIN_LIMIT
+    for _ in range(MIN_LIMIT):
+        admission.leave(True)
+    clock.now += CALM_S
+    admission.limit = MIN_LIMIT
+    assert arrivals(admission, 99) == 99
+
+
 def test_idle_time_is_no_lack_of_capacity() -> None:
     clock = Clock()
     admission = Admission(Settings(max_in_flight=500, target_wait_s=0.5), clock)
@@ -150,14 +179,22 @@ class Stuck(LocalBackend):
         super().__init__(recommender)
         self.released, self.calls = threading.Event(), 0
         self.workers = Workers(threads=1)
+        self.models.pick_incumbent().recommender = cast(Recommender, Waiting(self, recommender))
 
-    async def answer_all(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        return await self.workers.run(self._wait, model, queries)
 
-    def _wait(self, model: Served, queries: Sequence[Query]) -> list[Recommendation]:
-        self.calls += 1
-        assert self.released.wait(60)
-        return model.recommender.answer(queries)
+class Waiting:
+    """A recommender that waits for `Stuck.released` before it answers."""
+
+    def __init__(self, backend: Stuck, recommender: Recommender) -> None:
+        self.backend, self.recommender = backend, recommender
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.recommender, name)
+
+    def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
+        self.backend.calls += 1
+        assert self.backend.released.wait(60)
+        return self.recommender.answer(queries)
 
 
 def test_an_answer_that_takes_too_long_is_given_up_and_its_work_dropped(recommender: Recommender) -> None:

@@ -23,13 +23,13 @@ from torch import Tensor
 import serve.growing
 from components.artifacts.format import read_manifest, seal
 from components.data.item_text import NO_TEXT
-from components.errors import ArtifactError
+from components.errors import ArtifactError, StorageError
 from components.item_maker import PROJECTION_CONFIG_FILE
 from components.recommender import Recommender
 from serve.backend import LocalBackend, as_served
 from serve.growing import Growing
 from serve.item_schema import MAX_ITEMS, MAX_TEXT
-from serve.item_store import ItemStore
+from serve.item_store import ItemStore, KeptItem
 from serve.models import Models, Served
 from tests.growable_artifact import DIMS, WordEncoder, new_item, unit_vectors, write_growable
 from tests.serve.test_app import make_client
@@ -116,6 +116,46 @@ def test_texts_are_read_by_the_run(artifact: Path, store: Path, tmp_path: Path) 
             one["item_id"]: one["title"] for one in client.get("/v1/items", params={"limit": 100}).json()["items"]
         }
         assert (titles["by-text"], titles["new-tent"], titles["17"]) == ("te", "Tent", "Acme.")
+
+
+def test_texts_that_take_too_long_are_to_be_sent_again(
+    artifact: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first texts load language models: a 503 before the request's time is up, not a 504 behind it."""
+    loaded = threading.Event()
+
+    class Loading(WordEncoder):
+        def vectors(self, texts: Sequence[Mapping[str, str]]) -> dict[str, Tensor]:
+            assert loaded.wait(DEADLINE_S)
+            return super().vectors(texts)
+
+    text = {"item_id": "by-text", "text": {"title": "tent"}}
+    with make_client(make_backend(artifact, store, Loading(tmp_path)), timeout_s=DEADLINE_S) as client:
+        with monkeypatch.context() as impatient:
+            impatient.setattr("serve.routes.new_items.READING", 0.1 / DEADLINE_S)
+            answer = add(client, text)
+        assert (answer.status_code, answer.json()["code"]) == (503, "loading")
+        assert answer.headers["retry-after"].isdecimal()
+        assert "by-text" not in scores(client, ["id-3"])
+        loaded.set()
+        assert add(client, text).json()["added"] == ["by-text"]
+
+
+def test_calls_of_stores_are_counted(artifact: Path, store: Path) -> None:
+    def values(client: TestClient) -> dict[str, float]:
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("distilrec_sto")]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+    with make_client(make_backend(artifact, store)) as client:
+        add(client, new_item("tent"), new_item("rope"))
+        found = values(client)
+        assert found['distilrec_stored_total{replica="local",store="items"}'] == 2
+        labels = '{action="append",replica="local",store="items"}'
+        assert found[f"distilrec_store_seconds_count{labels}"] == 1
+        assert found[f"distilrec_store_failures_total{labels}"] == 0
+        store.unlink()
+        assert add(client, new_item("stove")).status_code == 503
+        assert values(client)[f"distilrec_store_failures_total{labels}"] == 1
 
 
 def test_the_model_says_what_can_be_added(artifact: Path, store: Path, tmp_path: Path) -> None:
@@ -369,13 +409,14 @@ def test_a_store_that_is_gone_or_damaged_is_said(artifact: Path, store: Path) ->
         add(client, new_item("tent"))
         store.unlink()
         answer = add(client, new_item("rope"))
-        assert (answer.status_code, "was removed while serving" in answer.json()["message"]) == (503, True)
+        assert (answer.status_code, "was removed or replaced while serving" in answer.json()["message"]) == (503, True)
         assert len(scores(client, ["new-tent"])) == 61
     damaged = store.with_name("damaged.sqlite")
     damaged.write_bytes(b"this is no database" * 100)
     with make_client(make_backend(artifact, damaged)) as client:
         answer = add(client, new_item("rope"))
-        assert (answer.status_code, "nothing was added" in answer.json()["message"]) == (503, True)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_down")
+        assert "send them again" in answer.json()["message"]
         assert len(scores(client, ["id-1"])) == 60
 
 
@@ -390,7 +431,18 @@ def test_trouble_with_the_store_is_logged_once(artifact: Path, store: Path, capl
     assert len([record for record in caplog.records if "cannot be read" in record.getMessage()]) == 1
     store.unlink()
     backend.growing.look(backend.models.loaded)
-    assert "their store can be read again" in caplog.text
+    assert "from their store: it works again" in caplog.text
+
+
+def test_what_is_kept_in_a_file_that_was_replaced_is_not_acknowledged(tmp_path: Path) -> None:
+    """It would go where nobody looks: to the file that was deleted."""
+    path, item = tmp_path / "items.sqlite", KeptItem("new", None, {}, {})
+    store = ItemStore(path)
+    store.add("t", [item])
+    path.unlink()
+    ItemStore(path).add("t", [item])  # another replica, started since
+    with pytest.raises(StorageError, match="replaced while serving"):
+        store.add("t", [KeptItem("lost", None, {}, {})])
 
 
 def test_items_survive_a_killed_process(artifact: Path, store: Path) -> None:

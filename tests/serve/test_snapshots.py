@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -52,6 +54,20 @@ def test_a_replica_that_is_gone_is_no_longer_shown(tmp_path: Path) -> None:
     os.utime(file, (1, file.stat().st_mtime - GONE_S - 1))
     assert b"x 1" not in one.merged(b"")
     assert not file.exists()
+
+
+def test_a_place_that_cannot_be_written_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "shared"
+    backend = LocalBackend(Recommender(write_artifact(tmp_path / "artifact")))
+    app = create_app(backend, Settings(metrics_folder=str(folder)), "a")
+    client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    shutil.rmtree(folder)  # as whoever cleans the system's temporary folder does
+    logging.getLogger("distilrec.serve").propagate = True
+    for _ in range(3):
+        app.state.telemetry.publish()  # as at every health check: a replica must not be replaced for it
+        assert client.post("/v1/recommend", json={"history": ["id-1"]}).status_code == 200
+        assert values(client.get("/metrics").text, "distilrec_batch_size_count")["a"] >= 1
+    assert caplog.text.count("cannot be shown the metrics of this one") == 1
 
 
 def test_a_text_is_due_once_a_second(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_the_endpoint_has_the_pages_that_the_readme_names(endpoint: None, path: 
         assert page.status == 200
 
 
+def test_the_model_is_released(tmp_path: Path) -> None:
+    (deploy,), (releases,) = commands("distilrec deploy"), commands("distilrec releases")
+    line = str(tmp_path / "releases" / "main")
+    assert "v0001 serves" in distilrec(deploy, "--line", line).stdout
+    shown = json.loads(distilrec(releases, line, "--json").stdout)
+    assert [(row["version"], row["current"]) for row in shown["versions"]] == [("v0001", True)]
+
+
 def test_the_demo_is_done_the_second_time() -> None:
     done = distilrec("distilrec demo")
     assert "nothing to do" in done.stderr or "0 of" in done.stderr, done.stderr

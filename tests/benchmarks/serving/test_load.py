@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import wrk
-from benchmarks.serving.load import ERROR, Load, LoadResult
+from benchmarks.serving.load import ERROR, Load, LoadResult, Meanwhile
 from benchmarks.serving.overload import misses
 from benchmarks.serving.processes import growth
 
@@ -94,6 +94,24 @@ def test_cut_connections_and_closed_ports_are_errors() -> None:
         result = Load(server.url, b"{}", 1, 0.05, rate=40).run()
     assert result.statuses == {ERROR: 1, "200": 1}
     assert Load(server.url, b"{}", 1, 0.05, rate=40).run().statuses == {ERROR: 2}
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+def test_a_load_lasts_as_long_as_its_block(rate: float | None) -> None:
+    with serving() as server:
+        with Meanwhile(Load(server.url, b"{}", 2, 60, rate=rate)) as visitors:
+            while len(server.bodies) < 20:
+                threading.Event().wait(0.01)
+        asked = len(server.bodies)
+    assert visitors.result.requests == visitors.result.good == asked >= 20
+    assert visitors.result.seconds < 60
+
+
+def test_a_load_that_was_over_before_its_block_is_no_load() -> None:
+    with serving() as server:
+        visitors = Meanwhile(Load(server.url, b"{}", 1, 0.01))
+        with pytest.raises(RuntimeError, match="over before its block"), visitors:
+            visitors._thread.join(30)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from components.data.batching import Batch, TrainingBatches, history_batch
 from components.data.flat_sequences import Sequences
 from components.distillation.annotation import case_states, overlapping_windows, training_states
 from components.distillation.config import DistillationConfig
-from components.distillation.consistency import excess_disagreement
 from components.distillation.distiller import Distiller
 from components.distillation.geometry import geometry_loss, similarity_logits
 from components.distillation.losses import seen_candidates
@@ -62,7 +60,7 @@ def test_c7_lambda_zero_trains_the_plain_student_bit_for_bit(tmp_path: Path) -> 
 
 def test_what_is_off_by_default_changes_no_bit(tmp_path: Path) -> None:
     default = trained(tmp_path / "a", weight=1.0)
-    off = trained(tmp_path / "b", weight=1.0, item_geometry=0.0, item_temperature=0.7, scale=0.3)
+    off = trained(tmp_path / "b", weight=1.0, item_geometry=0.0, item_temperature=0.7)
     assert all(torch.equal(default[name], off[name]) for name in default)
     moved = trained(tmp_path / "c", weight=1.0, item_geometry=1.0)
     assert not torch.equal(default["item_embedding.weight"], moved["item_embedding.weight"])
@@ -190,40 +188,6 @@ def test_automatic_epsilon_keeps_about_four_fifths() -> None:
     for batch in every:
         objective(batch)
     assert objective.tally.dropped.sum().item() / objective.tally.instances == pytest.approx(0.2, abs=0.03)
-
-
-def test_soft_weights_follow_their_automatic_scale() -> None:
-    data = random_sequences(200, ITEMS, 10)
-    objective = distiller(student().eval(), data, teachers=3, weights="soft", base_weights="uniform")
-    objective.cache.states[2].mul_(30)  # one teacher alone is sure of everything
-    batches = TrainingBatches(data, 10, 64)
-    every = [batches.batch(windows) for windows in batches.epoch(0)]
-    objective.calibrate(every)
-    excess = torch.cat([excess_disagreement(objective.teacher_scores(batch)[0]) for batch in every])
-    assert objective.scale == pytest.approx(excess.median().item(), rel=0.01)
-    assert objective.epsilon == float("inf")
-    for batch in every:
-        objective(batch)
-    report = objective.report()
-    means = report["mean_weights"]
-    assert isinstance(means, dict)
-    assert sum(means.values()) == pytest.approx(1.0)
-    assert means["t2"] < 0.25 < min(means["t0"], means["t1"])
-    assert sum(report["dropped"].values()) == 0  # type: ignore[attr-defined]
-    assert report["scale"] == objective.scale
-
-
-def test_a_given_scale_stands() -> None:
-    data = random_sequences(30, ITEMS, 10)
-    objective = distiller(student(), data, teachers=3, weights="soft", scale=0.25)
-    objective.calibrate([first_batch(data)])
-    assert objective.scale == 0.25
-    assert distiller(student(), data, teachers=3, scale=0.25).report()["scale"] is None  # not what decides there
-
-
-def test_a_scale_of_zero_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"greater than 0"):
-        DistillationConfig.model_validate({"scale": 0.0})
 
 
 def test_windows_cover_every_instance_once() -> None:

@@ -7,10 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from components.distillation import annotation, consistency, geometry, losses, mixture, teacher_scores
+from components.distillation import annotation, consistency, geometry, losses, teacher_scores
 
 
-@pytest.mark.parametrize("module", [annotation, consistency, geometry, losses, mixture, teacher_scores])
+@pytest.mark.parametrize("module", [annotation, consistency, geometry, losses, teacher_scores])
 def test_examples(module: ModuleType) -> None:
     results = doctest.testmod(module)
     assert results.failed == 0

@@ -15,7 +15,6 @@ from components.data.batching import TrainingBatches
 from components.data.flat_sequences import Sequences
 from components.distillation.config import DistillationConfig
 from components.distillation.distiller import Distiller
-from components.distillation.mixture import mixture_weights, target_log_likelihoods
 from components.distillation.teacher_scores import TeacherCache
 from components.evaluation.metrics import mean_metrics
 from components.inference import Scorer
@@ -88,16 +87,6 @@ def teachers(truth: World, seed: int) -> TeacherCache:
     return TeacherCache([*known[0], known[0][1]], [*known[1], known[1][1][permuted]], [1 / SHARPNESS] * 3)
 
 
-def learned(cache: TeacherCache, truth: World) -> list[float]:
-    """The weights of the mixture that predicts the validation items best."""
-    generator = np.random.default_rng(11)
-    noise = NOISE * generator.normal(size=(len(cache), *truth.valid.shape))
-    states = [torch.from_numpy((truth.valid + own).astype(np.float16)) for own in noise]
-    held_out = TeacherCache(states, cache.items, cache.temperatures)
-    weights: list[float] = mixture_weights(target_log_likelihoods(held_out, truth.data.cases("valid"))).tolist()
-    return weights
-
-
 def ndcg(
     folder: Path, seed: int, cache: TeacherCache | None = None, truth: World | None = None, **fusion: object
 ) -> tuple[float, dict[str, Any]]:
@@ -113,8 +102,7 @@ def ndcg(
     config = DistillationConfig.model_validate(
         {"weight": 5.0, "candidates": "all", "base_weights": "uniform", "max_instances": None, **fusion}
     )
-    strengths = learned(cache, truth) if config.base_weights == "learned" else [1.0] * len(cache)
-    objective = Distiller(student, cache, NAMES[: len(cache)], strengths, config, learnt_items(student))
+    objective = Distiller(student, cache, NAMES[: len(cache)], [1.0] * len(cache), config, learnt_items(student))
     batches = TrainingBatches(data, LENGTH, 64, seed=seed)
     objective.calibrate([batches.batch(windows) for windows in batches.epoch(0)])
     Trainer(
@@ -134,48 +122,6 @@ def test_c10_consistency_beats_average_pooling_with_a_permuted_teacher(tmp_path:
         found["average"].append(ndcg(tmp_path / f"a{seed}", seed, weights="average")[0])
     gains = np.array(found["consistency"]) - np.array(found["average"])
     assert gains.min() > 0, found
-
-
-def test_the_learned_mixture_has_no_use_for_the_permuted_teacher() -> None:
-    truth = world()
-    weights = learned(teachers(truth, 0), truth)
-    assert weights[2] < 0.02
-    assert min(weights[:2]) > 0.2
-
-
-def test_a_teacher_that_knows_the_training_targets_by_heart_is_not_taken_in() -> None:
-    """What the validation cases are for: fitted on training instances, its weight would be all."""
-    truth = world()
-    data, cache = truth.data, teachers(truth, 0)
-    targets = np.concatenate([data.training_items(row)[1:] for row in range(USERS)]).astype(np.int64)
-    by_heart = torch.from_numpy((3.0 * truth.items[targets]).astype(np.float16))
-    guess = torch.zeros(USERS, DIM, dtype=torch.float16)  # what it says of a history that it was not trained on
-    honest = torch.from_numpy(truth.valid.astype(np.float16))
-    found = {}
-    for name, states, chosen in (
-        ("training", [cache.states[0], by_heart], targets),
-        ("validation", [honest, guess], data.cases("valid").targets),
-    ):
-        scores = TeacherCache(states, cache.items[:2], cache.temperatures[:2]).scores(
-            torch.arange(len(chosen)), torch.arange(1, ITEMS + 1)
-        )
-        found[name] = mixture_weights(scores[:, torch.arange(len(chosen)), torch.from_numpy(chosen - 1)].log())
-    assert found["training"][1] > 0.9
-    assert found["validation"][0] > 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fusion", [{"weights": "soft"}, {"weights": "default", "base_weights": "learned"}])
-def test_soft_and_learned_weights_beat_average_pooling_with_a_permuted_teacher(
-    fusion: dict[str, str], tmp_path: Path
-) -> None:
-    gains = []
-    for seed in SEEDS:
-        value, report = ndcg(tmp_path / f"o{seed}", seed, **fusion)
-        weights = report["mean_weights"]
-        assert weights["permuted"] < 0.2 < min(weights["a"], weights["b"])
-        gains.append(value - ndcg(tmp_path / f"a{seed}", seed, weights="average")[0])
-    assert sum(gains) > 0, gains
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from components.model import Catalog, Ranker
 from components.students import STUDENTS
 
 NUM_ITEMS = 200
+BLOCKS: dict[str, Any] = {"compression": {"factor": 2, "boundaries": [20, 80]}}
 LENGTHS = [0, 1, 2, 30, 7, 12, 3, 11, 12, 5, 1, 20, 9, 8, 40, 6, 4, 12, 10, 2, 13]
 
 
@@ -42,7 +43,8 @@ def histories() -> list[list[int]]:
         {"dim": 8, "inner_dim": 8, "activation": "silu"},
         {"dim": 6, "inner_dim": 5},  # widths of whose products some rows would be computed differently
         {"compression": {"sharing": "cb", "input": "full", "output": "tied"}},
-        {"compression": {"factor": 2, "boundaries": [20, 80]}},  # item vectors in blocks: rows stay alone
+        BLOCKS,
+        {"compression": {"factor": 2, "boundaries": [20, 80], "output": "tree"}},
     ],
     ids=str,
 )
@@ -56,6 +58,21 @@ def test_company_changes_no_bit(arguments: dict[str, Any]) -> None:
             assert torch.equal(together, alone[start : start + size])
     backwards = model.independent_states(history_batch(asked[::-1], model.max_length))
     assert torch.equal(backwards.flip(0), alone)
+
+
+@torch.inference_mode()
+def test_vectors_that_are_products_are_made_for_one_history_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.compression.embedding.DENSE_BYTES", 0)
+    model, asked = make(**BLOCKS), histories()
+    alone = [model.states(history_batch([each], model.max_length)) for each in asked]
+    assert torch.equal(model.independent_states(history_batch(asked, model.max_length)), torch.cat(alone))
+
+
+@torch.inference_mode()
+def test_vectors_in_blocks_that_are_kept_are_encoded_together() -> None:
+    model = make(**BLOCKS)
+    batch = history_batch(histories(), model.max_length)
+    torch.testing.assert_close(model.independent_states(batch), model.states(batch), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +18,9 @@ import pytest
 
 from components.errors import ArtifactError, ConfigError, UserError
 from components.recommender import Recommender
-from pipelines.serving.endpoint import _reason, check_port, greeting, serve
+from pipelines.serving.command import ServeOptions, check_port, greeting, serve
+from pipelines.serving.endpoint import _reason
+from serve.settings import Settings, hash_key
 from tests.serve.histories.test_base import write_prepared
 from tests.serving_process import Served, free_port
 from tests.tiny_artifact import item_id, write_artifact
@@ -33,7 +38,7 @@ def test_a_taken_port_is_named(run: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use.*--port"):
-            serve(run, port=port)
+            serve(run, ServeOptions(port=port))
     check_port("127.0.0.1", port)
 
 
@@ -47,19 +52,34 @@ def test_an_open_host_without_a_key_is_refused_before_anything_starts(
 ) -> None:
     monkeypatch.delenv("DISTILREC_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="DISTILREC_API_KEY"):
-        serve(run, host="0.0.0.0", port=free_port())
+        serve(run, ServeOptions(host="0.0.0.0", port=free_port()))
+
+
+def test_no_process_inherits_the_key(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str | None] = []
+
+    @contextmanager
+    def endpoint(artifact: Path, settings: Settings, *_: object) -> Iterator[None]:
+        assert "DISTILREC_API_KEY" not in os.environ
+        given.append(settings.key_hash)
+        yield
+
+    monkeypatch.setenv("DISTILREC_API_KEY", "s3cret")
+    monkeypatch.setattr("pipelines.serving.command.endpoint", endpoint)
+    serve(run, ServeOptions(port=free_port()), block=False)
+    assert given == [hash_key("s3cret")]
 
 
 def test_a_corrupt_export_is_refused_before_ray_starts(run: Path) -> None:
     path = run / "export" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match=r"model.safetensors: sha256.*truncated.*distilrec export"):
-        serve(run, port=free_port())
+        serve(run, ServeOptions(port=free_port()))
 
 
 def test_a_run_without_an_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no export"):
-        serve(tmp_path, port=free_port())
+        serve(tmp_path, ServeOptions(port=free_port()))
 
 
 def test_the_greeting_is_a_request_that_works(run: Path) -> None:

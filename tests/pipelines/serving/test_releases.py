@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from pipelines.serving.releases import deploy, existing, overview, rollback
 from serve.release.line import Line, Report, begin
 from serve.release.policy import Policy
 from tests.tiny_artifact import write_artifact
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -85,6 +89,45 @@ def test_rollback_goes_one_release_back_each_time(tmp_path: Path, shop: Path) ->
     assert Line(shop).current() == "v0001"
     with pytest.raises(UserError, match="v0009"):
         rollback(shop, "v0009")
+
+
+def test_going_back_twice_does_not_return_to_where_it_came_from(tmp_path: Path, shop: Path) -> None:
+    for seed in range(3):
+        deploy(artifact(tmp_path, seed), shop, Policy(), say)
+    assert [rollback(shop).version for _ in range(2)] == ["v0002", "v0001"]
+    with pytest.raises(UserError, match="nothing served before v0001"):
+        rollback(shop)
+    deploy(artifact(tmp_path, 3), shop, Policy(), say)
+    assert rollback(shop).version == "v0001"
+
+
+def test_a_deployment_that_is_refused_leaves_no_copy(tmp_path: Path, shop: Path) -> None:
+    deploy(artifact(tmp_path), shop, Policy(), say)
+    line = Line(shop)
+    line.registry.put("shop", artifact(tmp_path, 1), promote=False)
+    begin(line, "v0002", Policy(), time.time())
+    with pytest.raises(UserError, match="release of v0002 is under way"):
+        deploy(artifact(tmp_path, 2), shop, Policy(), say)
+    assert [row["version"] for row in overview(shop)["versions"]] == ["v0001", "v0002"]
+
+
+def test_an_endpoint_that_fell_silent_gets_no_model_without_a_trial(tmp_path: Path, shop: Path) -> None:
+    """It may be alive and overloaded."""
+    deploy(artifact(tmp_path), shop, Policy(), say)
+    line, second = Line(shop), artifact(tmp_path, 1)
+    line.report(Report(replica="a", time=time.time() - 20, serving="v0001"))
+    with pytest.raises(UserError, match=r"silent since; wait .* or use --now"):
+        deploy(second, shop, Policy(), say)
+    assert line.current() == "v0001"
+    line.report(Report(replica="a", time=time.time() - 90, serving="v0001"))
+    assert deploy(second, shop, Policy(), say).outcome == "released"
+
+
+def test_a_rollback_does_not_wait_for_pytorch() -> None:
+    modules = "pipelines.cli, pipelines.serving.releases, pipelines.serving.releases_table, sys"
+    code = f"import {modules}; print([name for name in ('torch', 'ray', 'polars') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_rollback_needs_something_before(tmp_path: Path, shop: Path) -> None:

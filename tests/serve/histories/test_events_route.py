@@ -238,4 +238,11 @@ def test_a_store_that_vanishes_is_said_and_comes_back(recommender: Recommender, 
         assert client.post("/v1/recommend", json={"history": ["id-1"]}).status_code == 200
         (tmp_path / "away").rename(folder)
         assert client.post("/v1/events", json=EVENT).json()["stored"] == 1
+        assert ranked(client, user_id="ann")
+        found = client.get("/metrics").text.splitlines()
     histories.close()
+    calls = '{action="append",replica="local",store="events"}'
+    assert f"distilrec_store_failures_total{calls} 1.0" in found
+    assert f"distilrec_store_seconds_count{calls} 3.0" in found
+    assert 'distilrec_stored_total{replica="local",store="events"} 2.0' in found
+    assert 'distilrec_store_seconds_count{action="read",replica="local",store="events"} 1.0' in found

@@ -58,6 +58,15 @@ def test_the_folder_is_its_owners_alone(store: SqliteEvents) -> None:
     assert store.path.parent.stat().st_mode & 0o077 == 0
 
 
+def test_the_file_is_its_owners_alone_wherever_it_lies(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    store = SqliteEvents(tmp_path)
+    store.append([Event("ann", "a", 1)])
+    modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+    store.close()
+    assert modes == {EVENTS_FILE: 0, f"{EVENTS_FILE}-wal": 0, f"{EVENTS_FILE}-shm": 0}
+
+
 def test_commits_are_synced(store: SqliteEvents) -> None:
     with store._connection() as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

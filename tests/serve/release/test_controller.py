@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,9 @@ class World:
         release = self.line.release()
         assert release is not None
         return release
+
+    def outcome(self) -> str | None:
+        return self.release.outcome
 
     def measure(self, found: Figures, *replicas: str, failure: str = "", step: int | None = None) -> None:
         for replica in replicas or ("a",):
@@ -114,9 +119,9 @@ def test_a_step_takes_its_time_and_its_comparisons(world: World) -> None:
 
 def test_without_traffic_nothing_is_decided_but_the_end(world: World) -> None:
     world.pass_time(59, Figures())
-    assert world.release.outcome is None
+    assert world.outcome() is None
     world.pass_time(2, Figures())
-    assert world.release.outcome == "rejected"
+    assert world.outcome() == "rejected"
     assert "0 recorded requests in 61 s, too few to judge (wanted: 50)" in world.release.reason
 
 
@@ -152,6 +157,57 @@ def test_replicas_that_are_gone_do_not_count(world: World) -> None:
     world.now += 60
     world.controller.tick()
     assert world.release.outcome is None
+
+
+def test_one_lost_replica_may_be_chance_two_are_not(world: World) -> None:
+    """A candidate that ends its process reports no error."""
+    world.measure(figures(), "a", "b")
+    world.now += 10
+    world.measure(figures(), "b", "c")
+    world.controller.tick()
+    assert world.outcome() is None
+    world.now += 10
+    world.measure(figures(), "c", "d")
+    world.controller.tick()
+    assert world.outcome() == "rolled back"
+    assert "2 replicas ended while they had it" in world.release.reason
+
+
+def test_a_release_goes_on_with_the_next_endpoint(world: World) -> None:
+    """However long there was none: the step begins anew, and replicas have time to load."""
+    world.pass_time(10)
+    assert world.release.step == 1
+    world.now += 3600
+    world.line.forget_replicas()
+    world.controller = Controller(world.line, lambda: world.now)
+    world.now += 1
+    world.controller.tick()
+    assert world.outcome() is None
+    world.pass_time(5, figures(comparisons=10, overlap=9.0))
+    assert (world.release.step, world.outcome()) == (1, None)
+    world.pass_time(10)
+    assert world.release.step == 2
+
+
+def test_a_controller_lives_through_what_it_does_not_expect(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever decides no more would take no bad candidate back."""
+    failed = threading.Event()
+
+    def broken(now: float | None = None) -> list[Report]:
+        failed.set()
+        raise OSError(5, "Input/output error")
+
+    world.measure(figures(live=tally(100, errors=50)))
+    with monkeypatch.context() as patched:
+        patched.setattr(world.line, "reports", broken)
+        world.controller.start()
+        assert failed.wait(30)
+    end = time.monotonic() + 30
+    while world.outcome() is None:
+        assert time.monotonic() < end, "it decides no more"
+        threading.Event().wait(0.02)
+    world.controller.stop()
+    assert world.outcome() == "rejected"
 
 
 def test_one_release_at_a_time(world: World) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+import polars as pl
 import pytest
 
-from components.catalog_filters import Filter
+from components.catalog_filters import Filter, ItemAttributes
 from components.recommender import Query, Recommendation
 from serve.release.gate import failure
 from serve.release.policy import Policy
@@ -103,7 +105,9 @@ def test_the_recorder_keeps_the_latest() -> None:
     assert found == [walk(2), walk(3), walk(4)]
 
 
-def ask(trial: Trial | None, candidate: bool, answer: object) -> Sequence[Recommendation]:
+def ask(trial: Trial | None, candidate: bool, answer: object, over: bool = False) -> Sequence[Recommendation]:
+    """Ask the candidate or the incumbent of a trial, which may be over by now."""
+
     async def asked() -> Sequence[Recommendation]:
         if isinstance(answer, Exception):
             raise answer
@@ -111,8 +115,9 @@ def ask(trial: Trial | None, candidate: bool, answer: object) -> Sequence[Recomm
             await asyncio.sleep(answer)
         return [] if answer == "empty" else [Recommendation([], [])]
 
-    model = trial.candidate if trial and candidate else served(Scripted())
-    return asyncio.run(guarded(trial, model, asked, lambda found: not found))
+    incumbent = trial.incumbent if trial else served(Scripted())
+    model = trial.candidate if trial and candidate else incumbent
+    return asyncio.run(guarded(None if over else trial, model, incumbent, asked, lambda found: not found))
 
 
 def test_people_never_see_a_candidate_fail() -> None:
@@ -126,12 +131,49 @@ def test_people_never_see_a_candidate_fail() -> None:
     assert figures.live_incumbent.requests == 0
 
 
+def test_a_candidate_whose_trial_is_over_is_still_not_seen_to_fail() -> None:
+    """A request chooses its model, reads its user's history, and asks: the trial may end in between."""
+    trial = Trial(served(Scripted()), served(Scripted(), "v0002"), POLICY, Recorder())
+    for answer in (RuntimeError("broken"), 5.0, "empty"):
+        with pytest.raises(CandidateFailedError):
+            ask(trial, True, answer, over=True)
+    assert trial.figures().live.requests == 0
+
+
 def test_the_incumbents_own_failures_are_not_hidden() -> None:
     trial = Trial(served(Scripted()), served(Scripted(), "v0002"), POLICY, Recorder())
     with pytest.raises(RuntimeError, match="broken"):
         ask(trial, False, RuntimeError("broken"))
     with pytest.raises(RuntimeError, match="broken"):
         ask(None, False, RuntimeError("broken"))
+    figures = trial.figures()
+    assert (figures.live_incumbent.requests, figures.live_incumbent.errors) == (1, 1)
+    assert figures.live.requests == 0
+
+
+def test_other_versions_are_not_counted_for_the_incumbent() -> None:
+    trial = Trial(served(Scripted()), served(Scripted(), "v0002"), POLICY, Recorder())
+    trial.live(served(Scripted(), "v0000"), 0.1, "broken")
+    assert trial.figures().live_incumbent.requests == 0
+
+
+def test_reasons_quote_no_request() -> None:
+    """They go to the terminal, to files and into the history of releases."""
+    trial = Trial(served(Scripted()), served(Scripted(), "v0002"), POLICY, Recorder())
+    with pytest.raises(CandidateFailedError):
+        ask(trial, True, KeyError("a-private-history"))
+    with pytest.raises(CandidateFailedError):
+        ask(trial, True, RuntimeError("no memory"))
+    trial.candidate.recommender.answer = quoting  # type: ignore[method-assign]
+    trial.compare(walk(1))
+    figures = trial.figures()
+    assert "a-private-history" not in figures.model_dump_json()
+    assert (figures.live.last_error, figures.candidate.errors) == ("RuntimeError: no memory", 2)
+    assert figures.candidate.last_error.startswith("ValueError")
+
+
+def quoting(queries: Sequence[Query]) -> list[Recommendation]:
+    raise ValueError("a-private-history")
 
 
 @pytest.mark.parametrize(("data", "users"), [("shop", {7}), ("another shop", {0})])
@@ -160,4 +202,21 @@ def test_an_answer_that_a_filter_emptied_is_no_fault() -> None:
 def test_models_are_compared_without_filters_and_reasons() -> None:
     recorder = Recorder()
     recorder.add(Query(["a"], 3, filter=Filter.of({"color": ["red"]}), explain=True))
-    assert recorder.after(0) == (1, Query(["a"], 3))
+    kept = recorder.after(0)
+    assert kept == (1, Query(["a"], 3, filter=Filter.of({"color": []})))  # the attribute alone, not what was wanted
+
+
+@pytest.mark.parametrize(("incumbents", "errors"), [(["color", "size"], 4), (["color"], 0)])
+def test_a_candidate_that_lacks_an_attribute_of_requests_shows_in_the_shadow(
+    incumbents: list[str], errors: int
+) -> None:
+    trial = Trial(served(Scripted()), served(Scripted(), "v0002"), POLICY, Recorder())
+    attribute_names = {trial.incumbent: incumbents, trial.candidate: ["color"]}
+    for model, names in attribute_names.items():
+        model.recommender.attributes = ItemAttributes(pl.DataFrame({name: [["x"]] for name in names}))
+    for number in range(4):
+        trial.compare(replace(walk(number), filter=Filter.of({"color": ["red"]}, deny={"size": ["XL"]})))
+    figures = trial.figures()
+    assert (figures.comparisons, figures.candidate.errors) == (4, errors)
+    said = failure(POLICY, figures)
+    assert ("no item attribute 'size', which requests filter by" in said) == bool(errors)

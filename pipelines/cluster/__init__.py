@@ -1,0 +1,1 @@
+"""Clusters: where each stage runs, what it will need, and runs as jobs."""
