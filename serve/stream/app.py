@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
@@ -25,7 +28,7 @@ from serve.stream.schema import (
     StreamRecommendResponse,
 )
 from serve.telemetry import Telemetry
-from serve.workers import Workers
+from serve.workers import THREADS
 
 
 def create_stream_app(learning: Learning, settings: Settings, replica: str = "local") -> FastAPI:
@@ -57,12 +60,13 @@ def create_stream_app(learning: Learning, settings: Settings, replica: str = "lo
 
 def _routes(learning: Learning, telemetry: Telemetry) -> APIRouter:
     routes = APIRouter(responses=ERRORS)
-    answers, writers = Workers(), Workers()  # appends wait for the disk
+    answers, writers = (ThreadPoolExecutor(THREADS) for _ in range(2))  # appends wait for the disk
+    loop = asyncio.get_running_loop
 
     @routes.post("/v1/recommend", response_model=StreamRecommendResponse)
     async def recommend(request: StreamRecommendRequest) -> StreamRecommendResponse:
         """The items that the user would rate best."""
-        return await answers.run(_ranked, learning, learning.version, request)
+        return await loop().run_in_executor(answers, _ranked, learning, learning.version, request)
 
     @routes.post("/v1/predict", response_model=PredictResponse)
     async def predict(request: PredictRequest) -> PredictResponse:
@@ -81,7 +85,7 @@ def _routes(learning: Learning, telemetry: Telemetry) -> APIRouter:
             _check(learning, event, f"events.{place}." if request.events else "")
         unknown = [event.item_id for event in asked if learning.items.find(event.item_id) is None]
         try:
-            stored = await writers.run(learning.events.append, asked)
+            stored = await loop().run_in_executor(writers, learning.events.append, asked)
         except StoreDownError as error:
             raise store_down(error, "the event store is down; send them again, with an `event_id` each") from error
         return EventsResponse(stored=stored, duplicates=len(asked) - stored, unknown_items=list(dict.fromkeys(unknown)))
