@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -57,7 +57,8 @@ class Cause:
     change: float
 
 
-class ScoredItem(NamedTuple):
+@dataclass(frozen=True)
+class ScoredItem:
     """One recommended item.
 
     Attributes:
